@@ -1,0 +1,1 @@
+"""mgcompile: a declarative compiler for multi-scale neural networks."""

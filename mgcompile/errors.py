@@ -1,0 +1,46 @@
+"""The exceptions of mgcompile. This module imports nothing else of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["MgcompileError", "Problem", "ShapeError", "SpecError"]
+
+
+class MgcompileError(Exception):
+    """Anything that mgcompile itself refuses or cannot do; the command line prints it and exits 1."""
+
+
+class ShapeError(MgcompileError):
+    """An operation was given values that it cannot take. The message names the numbers involved."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong with a spec.
+
+    `file` is as the user named it; `line` and `column` count from 1, and are 0 where there is no text to point at (a
+    mapping passed from Python, a missing file). `path` reads like `layers[5].conv.channels`.
+    """
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class SpecError(MgcompileError):
+    """A spec is wrong. `errors` holds every `Problem` found, in the order of the file."""
+
+    def __init__(self, errors: Iterable[Problem]) -> None:
+        self.errors: tuple[Problem, ...] = tuple(sorted(set(errors)))
+        super().__init__("\n".join(map(str, self.errors)))
+
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.errors,)

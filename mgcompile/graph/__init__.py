@@ -1,0 +1,20 @@
+"""What a spec means: values, operations, and the graph of nodes that every other room reads."""
+
+from mgcompile.graph.graph import Graph, Layer, Node
+from mgcompile.graph.types import Extent, Grid, Shape, Size, Value, Vector, elements
+from mgcompile.graph.verify import GraphError, verify
+
+__all__ = [
+    "Extent",
+    "Graph",
+    "GraphError",
+    "Grid",
+    "Layer",
+    "Node",
+    "Shape",
+    "Size",
+    "Value",
+    "Vector",
+    "elements",
+    "verify",
+]

@@ -1,0 +1,97 @@
+"""What every operation says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from mgcompile.errors import ShapeError
+from mgcompile.graph.types import Grid, Shape, Value, Vector, elements
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+__all__ = ["Kind", "Op", "one_grid", "one_vector"]
+
+
+class Kind(StrEnum):
+    """What sort of work an operation does: how it is drawn and grouped depends on this alone."""
+
+    INPUT = "input"
+    CONV = "conv"
+    LINEAR = "linear"
+    NORM = "norm"
+    ACT = "act"
+    POOL = "pool"
+    UP = "up"
+    FUSE = "fuse"
+    SHAPE = "shape"
+    CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation: its options are its fields, everything else follows from them and from what it is given.
+
+    A subclass overrides what is not the default. Either `module` (an operation with weights, or with a mode that
+    differs between training and evaluation) or `emit` (a plain function) says how it becomes torch.
+    """
+
+    kind: ClassVar[Kind]
+    uncounted: ClassVar[str] = ""
+    """What of its work no figure counts, in words; empty where everything is counted."""
+
+    def infer(self, *inputs: Value) -> Value:
+        """The output for these inputs. Raises `ShapeError` where they do not fit."""
+        raise NotImplementedError(type(self).__name__)
+
+    def weights(self, *inputs: Value) -> Mapping[str, Shape]:
+        """The shape of each learned tensor by its name in the module's `state_dict`."""
+        return {}
+
+    def buffers(self, *inputs: Value) -> Mapping[str, Shape]:
+        """The shape of each tensor that is kept but not learned (running statistics)."""
+        return {}
+
+    def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """Multiply-accumulates of one sample: convolutions and linear layers only, padding counted like data."""
+        return 0
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """Operations of one sample besides the multiply-accumulates; FLOPs are 2 x MACs plus these."""
+        return 0
+
+    def module(self, *inputs: Value) -> nn.Module | None:
+        """A new module for these inputs, or None where `emit` is the way."""
+        return None
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        """Add the call of a plain function to a torch.fx graph; `args` stand for the inputs."""
+        raise NotImplementedError(type(self).__name__)
+
+    def parameters(self, *inputs: Value) -> int:
+        """How many learned numbers there are."""
+        return sum(map(elements, self.weights(*inputs).values()))
+
+    @property
+    def label(self) -> str:
+        """A short text for drawings and tables."""
+        return type(self).__name__
+
+
+def one_grid(op: Op, inputs: Sequence[Value]) -> Grid:
+    """The only input, which must be a grid. Raises `ShapeError` otherwise."""
+    match inputs:
+        case [Grid() as grid]:
+            return grid
+    raise ShapeError(f"{op.label} takes one grid, not {', '.join(map(str, inputs)) or 'nothing'}")
+
+
+def one_vector(op: Op, inputs: Sequence[Value]) -> Vector:
+    """The only input, which must be a vector. Raises `ShapeError` otherwise."""
+    match inputs:
+        case [Vector() as vector]:
+            return vector
+    raise ShapeError(f"{op.label} takes a vector, not {', '.join(map(str, inputs)) or 'nothing'}")

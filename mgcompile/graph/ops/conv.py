@@ -1,0 +1,218 @@
+"""Convolutions, transposed convolutions and the linear layer: all that counts as multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+from mgcompile.errors import ShapeError
+from mgcompile.graph.ops.base import Kind, Op, one_grid, one_vector
+from mgcompile.graph.types import Extent, Grid, Shape, Size, Value, Vector, elements
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Conv", "Linear", "TransposedConv"]
+
+
+@dataclass(frozen=True)
+class Conv(Op):
+    """2-D convolution: (n, h, w) -> (channels, ceil(h / stride), ceil(w / stride)).
+
+    `padding` None keeps that size for every kernel and dilation; a number pads so many zeros on all four sides. MACs are
+    `kernel_h * kernel_w * n / groups` for each output element.
+    """
+
+    channels: int
+    kernel: Size = (3, 3)
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    bias: bool = True
+    padding: int | None = None
+
+    kind: ClassVar[Kind] = Kind.CONV
+
+    def infer(self, *inputs: Value) -> Grid:
+        grid = one_grid(self, inputs)
+        _check_groups(self.groups, grid.channels, self.channels)
+        return Grid(self.channels, self._extent(grid.height, 0), self._extent(grid.width, 1))
+
+    def weights(self, *inputs: Value) -> Mapping[str, Shape]:
+        grid = one_grid(self, inputs)
+        shapes: dict[str, Shape] = {"weight": (self.channels, grid.channels // self.groups, *self.kernel)}
+        return shapes | {"bias": (self.channels,)} if self.bias else shapes
+
+    def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * (inputs[0][0] // self.groups) * prod(self.kernel)
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * self.bias
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from mgcompile.lowering import kernels
+
+        return kernels.conv(
+            one_grid(self, inputs).channels,
+            self.channels,
+            self.kernel,
+            stride=self.stride,
+            padding=(self.pads(0), self.pads(1)),
+            whole_windows=self.fills_last_window,
+            dilation=self.dilation,
+            groups=self.groups,
+            bias=self.bias,
+        )
+
+    def pads(self, axis: int) -> tuple[int, int]:
+        """Zeros before and after the data along an axis, at every size."""
+        if self.padding is not None:
+            return self.padding, self.padding
+        spread = self.dilation * (self.kernel[axis] - 1)
+        # An even kernel whose stride is even too has whole windows: it is centred on them, as pooling is.
+        total = max(0, spread + 1 - self.stride) if self.fills_last_window else spread
+        return total // 2, total - total // 2
+
+    @property
+    def fills_last_window(self) -> bool:
+        """Whether zeros are added at the far end until the last window is whole: sizes that do not divide round up."""
+        even = all(self.dilation * (size - 1) % 2 for size in self.kernel)
+        return self.padding is None and self.stride % 2 == 0 and even
+
+    def _extent(self, extent: Extent, axis: int) -> Extent:
+        if self.padding is None:
+            return extent.shift(self.stride.bit_length() - 1)
+        spread = self.dilation * (self.kernel[axis] - 1)
+        return extent.grow(2 * self.padding - spread).shift(self.stride.bit_length() - 1)
+
+    @property
+    def label(self) -> str:
+        parts = [f"conv {_kernel_text(self.kernel)}"]
+        parts += [f"stride {self.stride}"] * (self.stride > 1) + [f"dilation {self.dilation}"] * (self.dilation > 1)
+        return ", ".join(parts + [f"groups {self.groups}"] * (self.groups > 1))
+
+
+@dataclass(frozen=True)
+class TransposedConv(Op):
+    """Transposed convolution with stride 2**steps: (n, h, w), like -> (channels, like's height, like's width).
+
+    The second input gives the size (see `Resize`); what reaches beyond it is cut. The kernel is at least the stride.
+    MACs are `kernel_h * kernel_w * channels / groups` for each *input* element.
+    """
+
+    channels: int
+    kernel: Size = (2, 2)
+    steps: int = 1
+    groups: int = 1
+    bias: bool = True
+
+    kind: ClassVar[Kind] = Kind.UP
+
+    def infer(self, *inputs: Value) -> Grid:
+        grid, _ = grid_and_like(self, inputs)
+        _check_groups(self.groups, grid.channels, self.channels)
+        if min(self.kernel) < self.stride:
+            raise ShapeError(
+                f"a transposed convolution of kernel {_kernel_text(self.kernel)} and stride {self.stride} leaves holes"
+            )
+        return Grid(self.channels, grid.height.shift(-self.steps), grid.width.shift(-self.steps))
+
+    def weights(self, *inputs: Value) -> Mapping[str, Shape]:
+        grid, _ = grid_and_like(self, inputs)
+        shapes: dict[str, Shape] = {"weight": (grid.channels, self.channels // self.groups, *self.kernel)}
+        return shapes | {"bias": (self.channels,)} if self.bias else shapes
+
+    def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(inputs[0]) * (self.channels // self.groups) * prod(self.kernel)
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * self.bias
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from mgcompile.lowering import kernels
+
+        grid, like = grid_and_like(self, inputs)
+        return kernels.TransposedConv(
+            grid.channels,
+            self.channels,
+            self.kernel,
+            stride=self.stride,
+            groups=self.groups,
+            bias=self.bias,
+            target=target_size(self.infer(*inputs), like),
+        )
+
+    @property
+    def stride(self) -> int:
+        """How many times finer the output is."""
+        return int(2**self.steps)
+
+    @property
+    def label(self) -> str:
+        return f"transposed conv {_kernel_text(self.kernel)}, x{self.stride}"
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """Fully connected layer: (n,) -> (features,)."""
+
+    features: int
+    bias: bool = True
+
+    kind: ClassVar[Kind] = Kind.LINEAR
+
+    def infer(self, *inputs: Value) -> Vector:
+        one_vector(self, inputs)
+        return Vector(self.features)
+
+    def weights(self, *inputs: Value) -> Mapping[str, Shape]:
+        shapes: dict[str, Shape] = {"weight": (self.features, one_vector(self, inputs).features)}
+        return shapes | {"bias": (self.features,)} if self.bias else shapes
+
+    def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(inputs[0]) * self.features
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return self.features * self.bias
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from torch import nn
+
+        return nn.Linear(one_vector(self, inputs).features, self.features, bias=self.bias)
+
+    @property
+    def label(self) -> str:
+        return "linear"
+
+
+def target_size(output: Grid, like: Grid) -> tuple[Extent, Extent] | None:
+    """How to find the output's size from the size reference: None where both are equal, else as a function of it.
+
+    Raises `ShapeError` where the reference is neither of the output's size nor at level 0, from which any size follows.
+    """
+    if output.same_size(like):
+        return None
+    origin = Extent()
+    if (like.height, like.width) != (origin, origin):
+        raise ShapeError(f"upsampling to {output.size} cells does not meet a grid of {like.size} cells")
+    return output.height, output.width
+
+
+def grid_and_like(op: Op, inputs: Sequence[Value]) -> tuple[Grid, Grid]:
+    match inputs:
+        case [Grid() as grid, Grid() as like]:
+            return grid, like
+    raise ShapeError(
+        f"{op.label} takes a grid and one whose size it takes on, not {', '.join(map(str, inputs)) or 'nothing'}"
+    )
+
+
+def _check_groups(groups: int, given: int, wanted: int) -> None:
+    if given % groups or wanted % groups:
+        raise ShapeError(f"{groups} groups divide neither evenly: {given} channels in, {wanted} channels out")
+
+
+def _kernel_text(kernel: Size) -> str:
+    return f"{kernel[0]}x{kernel[1]}"

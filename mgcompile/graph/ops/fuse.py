@@ -1,0 +1,153 @@
+"""Operations that bring several grids of one size together, in the order of the inputs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, ClassVar
+
+from mgcompile.errors import ShapeError
+from mgcompile.graph.ops.base import Kind, Op
+from mgcompile.graph.types import Grid, Shape, Value, Vector, elements
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+__all__ = ["Concat", "Maximum", "Mean", "Product", "Sum", "WeightedSum"]
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """(c1, h, w), (c2, h, w), ... -> (c1 + c2 + ..., h, w); vectors alike."""
+
+    kind: ClassVar[Kind] = Kind.FUSE
+
+    def infer(self, *inputs: Value) -> Value:
+        if all(isinstance(value, Vector) for value in inputs) and inputs:
+            return Vector(sum(value.features for value in inputs if isinstance(value, Vector)))
+        first, *rest = _grids(self, inputs)
+        for other in rest:
+            _check_size(self, first, other)
+        return Grid(first.channels + sum(grid.channels for grid in rest), first.height, first.width)
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        import torch
+
+        return graph.call_function(torch.cat, (tuple(args),), {"dim": 1})
+
+    @property
+    def label(self) -> str:
+        return "concat"
+
+
+@dataclass(frozen=True)
+class _Elementwise(Op):
+    """Inputs of one shape -> that shape. `function` combines two of them."""
+
+    kind: ClassVar[Kind] = Kind.FUSE
+
+    def infer(self, *inputs: Value) -> Value:
+        if len(inputs) < 2:
+            raise ShapeError(f"{self.label} takes at least two inputs, not {len(inputs)}")
+        for other in inputs[1:]:
+            if other != inputs[0]:
+                raise ShapeError(f"{self.label} of {inputs[0]} and {other}: they must be equal")
+        return inputs[0]
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * (len(inputs) - 1)
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        return reduce(lambda a, b: graph.call_function(operator.add, (a, b)), args)
+
+    @property
+    def label(self) -> str:
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Sum(_Elementwise):
+    """The sum of all inputs, element by element."""
+
+
+@dataclass(frozen=True)
+class Mean(_Elementwise):
+    """The mean of all inputs, element by element."""
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * len(inputs)
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        return graph.call_function(operator.truediv, (super().emit(graph, args, *inputs), len(args)))
+
+
+@dataclass(frozen=True)
+class Maximum(_Elementwise):
+    """The maximum of all inputs, element by element."""
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        import torch
+
+        return reduce(lambda a, b: graph.call_function(torch.maximum, (a, b)), args)
+
+
+@dataclass(frozen=True)
+class Product(_Elementwise):
+    """The product of all inputs; one of a single cell, or of a single channel, scales all cells or channels of the others."""
+
+    def infer(self, *inputs: Value) -> Value:
+        if not any(isinstance(value, Grid) for value in inputs):
+            return super().infer(*inputs)
+        grids = _grids(self, inputs)
+        whole = max(grids, key=lambda grid: (grid.height.fixed != 1, grid.channels))
+        for grid in grids:
+            single = grid.height.fixed == grid.width.fixed == 1
+            if grid.channels not in (1, whole.channels):
+                raise ShapeError(f"product of {grid.channels} and {whole.channels} channels")
+            if not single:
+                _check_size(self, whole, grid)
+        return Grid(max(grid.channels for grid in grids), whole.height, whole.width)
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        return reduce(lambda a, b: graph.call_function(operator.mul, (a, b)), args)
+
+
+@dataclass(frozen=True)
+class WeightedSum(_Elementwise):
+    """The sum of all inputs, each times a learned scalar; the scalars are normalised by `normalize`.
+
+    `none`: as they are. `relu`: max(w, 0) / (sum of max(w, 0) + 1e-4). `softmax`: exp(w) / sum of exp(w).
+    """
+
+    normalize: str = "relu"
+
+    uncounted: ClassVar[str] = "normalising the weights of a weighted sum (a few operations a node)"
+
+    def weights(self, *inputs: Value) -> Mapping[str, Shape]:
+        return {"weight": (len(inputs),)}
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * (2 * len(inputs) - 1)
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from mgcompile.lowering import kernels
+
+        return kernels.WeightedSum(len(inputs), self.normalize)
+
+    @property
+    def label(self) -> str:
+        return "weighted sum"
+
+
+def _grids(op: Op, inputs: Sequence[Value]) -> list[Grid]:
+    grids = [value for value in inputs if isinstance(value, Grid)]
+    if len(grids) < max(1, len(inputs)):
+        raise ShapeError(f"{op.label} takes grids, not {', '.join(map(str, inputs)) or 'nothing'}")
+    return grids
+
+
+def _check_size(op: Op, one: Grid, other: Grid) -> None:
+    if not one.same_size(other):
+        raise ShapeError(f"{op.label} of grids of {one.size} and of {other.size} cells")

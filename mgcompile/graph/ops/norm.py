@@ -1,0 +1,111 @@
+"""Normalisations. None changes a shape; all have an affine scale and shift for each channel unless told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mgcompile.errors import ShapeError
+from mgcompile.graph.ops.base import Kind, Op
+from mgcompile.graph.types import Grid, Shape, Value, elements
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"]
+
+# Over statistics of the sample itself: mean 1, variance 2, subtract and divide 2 for each element.
+SAMPLE_STATISTICS = 5
+
+
+@dataclass(frozen=True)
+class _Norm(Op):
+    """Shared by all four: the shape stays, the affine tensors are (channels,)."""
+
+    eps: float = 1e-5
+    affine: bool = True
+
+    kind: ClassVar[Kind] = Kind.NORM
+
+    def infer(self, *inputs: Value) -> Value:
+        _channels(self, inputs)
+        return inputs[0]
+
+    def weights(self, *inputs: Value) -> Mapping[str, Shape]:
+        channels = _channels(self, inputs)
+        return {"weight": (channels,), "bias": (channels,)} if self.affine else {}
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return elements(output) * (SAMPLE_STATISTICS + 2 * self.affine)
+
+    @property
+    def label(self) -> str:
+        return type(self).__name__.removesuffix("Norm").lower() + " norm"
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Norm):
+    """Batch normalisation over (batch, height, width); counted as in inference: one scale and one shift an element."""
+
+    momentum: float = 0.1
+
+    def buffers(self, *inputs: Value) -> Mapping[str, Shape]:
+        channels = _channels(self, inputs)
+        return {"running_mean": (channels,), "running_var": (channels,), "num_batches_tracked": ()}
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        return 2 * elements(output)
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from torch import nn
+
+        make = nn.BatchNorm2d if isinstance(inputs[0], Grid) else nn.BatchNorm1d
+        return make(_channels(self, inputs), eps=self.eps, momentum=self.momentum, affine=self.affine)
+
+
+@dataclass(frozen=True)
+class GroupNorm(_Norm):
+    """Group normalisation over `groups` groups of channels and all cells."""
+
+    groups: int = 32
+
+    def infer(self, *inputs: Value) -> Value:
+        channels = _channels(self, inputs)
+        if channels % self.groups:
+            raise ShapeError(f"group norm of {self.groups} groups over {channels} channels: they do not divide")
+        return inputs[0]
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from torch import nn
+
+        return nn.GroupNorm(self.groups, _channels(self, inputs), eps=self.eps, affine=self.affine)
+
+
+@dataclass(frozen=True)
+class InstanceNorm(_Norm):
+    """Instance normalisation: each channel of each sample over its cells. No running statistics."""
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from torch import nn
+
+        # A group a channel: the same function, and defined for a single cell too, which nn.InstanceNorm2d refuses.
+        channels = _channels(self, inputs)
+        return nn.GroupNorm(channels, channels, eps=self.eps, affine=self.affine)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Norm):
+    """Layer normalisation over the channels at each cell, as convolutional networks use it."""
+
+    def module(self, *inputs: Value) -> nn.Module:
+        from mgcompile.lowering import kernels
+
+        return kernels.LayerNorm(_channels(self, inputs), eps=self.eps, affine=self.affine)
+
+
+def _channels(op: Op, inputs: Sequence[Value]) -> int:
+    if len(inputs) != 1:
+        raise ShapeError(f"{op.label} takes one input, not {len(inputs)}")
+    value = inputs[0]
+    return value.channels if isinstance(value, Grid) else value.features

@@ -1,0 +1,101 @@
+"""Pooling: local (a grid goes some levels down) and global (one cell, or a fixed number of them, is left)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mgcompile.errors import ShapeError
+from mgcompile.graph.ops.base import Kind, Op, one_grid
+from mgcompile.graph.types import Extent, Grid, Shape, Value, elements
+
+if TYPE_CHECKING:
+    from torch import fx
+
+__all__ = ["GlobalPool", "Pool"]
+
+
+@dataclass(frozen=True)
+class Pool(Op):
+    """Max or average pooling: (c, h, w) -> (c, ceil(h / stride), ceil(w / stride)).
+
+    Windows are centred; a window that reaches over the border sees the cells that exist, and an average divides by
+    their number.
+    """
+
+    function: str = "max"
+    kernel: int = 2
+    stride: int = 2
+
+    kind: ClassVar[Kind] = Kind.POOL
+
+    def infer(self, *inputs: Value) -> Grid:
+        grid = one_grid(self, inputs)
+        if self.kernel % 2 == 0 and (self.stride % 2 or self.kernel < self.stride):
+            raise ShapeError(f"a pool of even kernel {self.kernel} and stride {self.stride} has no centred windows")
+        steps = self.stride.bit_length() - 1
+        return Grid(grid.channels, grid.height.shift(steps), grid.width.shift(steps))
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        # Comparisons for a maximum; additions and one division for an average.
+        window = self.kernel**2
+        return elements(output) * (window - 1 if self.function == "max" else window)
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        from torch.nn import functional
+
+        options = {
+            "kernel_size": self.kernel,
+            "stride": self.stride,
+            "padding": self.padding,
+            "ceil_mode": self.rounds_up,
+        }
+        if self.function == "max":
+            return graph.call_function(functional.max_pool2d, tuple(args), options)
+        return graph.call_function(functional.avg_pool2d, tuple(args), options | {"count_include_pad": False})
+
+    @property
+    def padding(self) -> int:
+        """Cells added (and not seen) on each side."""
+        return (self.kernel - 1) // 2 if self.kernel % 2 else (self.kernel - self.stride) // 2
+
+    @property
+    def rounds_up(self) -> bool:
+        """Whether the last window is kept though it is not whole. Odd kernels round up without it."""
+        return self.kernel % 2 == 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.function} pool {self.kernel}, stride {self.stride}"
+
+
+@dataclass(frozen=True)
+class GlobalPool(Op):
+    """Average or maximum over equal parts: (c, h, w) -> (c, cells, cells), for any h and w (adaptive pooling)."""
+
+    function: str = "avg"
+    cells: int = 1
+
+    kind: ClassVar[Kind] = Kind.POOL
+
+    def infer(self, *inputs: Value) -> Grid:
+        fixed = Extent(fixed=self.cells)
+        return Grid(one_grid(self, inputs).channels, fixed, fixed)
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        # Exact for one cell and for sizes that divide: each cell of the input is seen once.
+        seen = elements(inputs[0])
+        return seen + elements(output) if self.function == "avg" else max(0, seen - elements(output))
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        from torch.nn import functional
+
+        target = functional.adaptive_avg_pool2d if self.function == "avg" else functional.adaptive_max_pool2d
+        return graph.call_function(target, tuple(args), {"output_size": (self.cells, self.cells)})
+
+    @property
+    def label(self) -> str:
+        return (
+            f"global {self.function} pool" if self.cells == 1 else f"{self.function} pool to {self.cells}x{self.cells}"
+        )

@@ -1,0 +1,54 @@
+"""Upsampling by interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mgcompile.graph.ops.base import Kind, Op
+from mgcompile.graph.ops.conv import grid_and_like, target_size
+from mgcompile.graph.types import Grid, Shape, Value, elements
+
+if TYPE_CHECKING:
+    from torch import fx
+
+__all__ = ["Resize"]
+
+
+@dataclass(frozen=True)
+class Resize(Op):
+    """Upsampling by 2**steps: (c, h, w), like -> (c, like's height, like's width).
+
+    The second input gives the size: a grid of the level that is aimed at or, where there is none, one at level 0, from
+    which that level's size follows. `nearest` repeats each cell and cuts what reaches beyond; `bilinear` interpolates
+    between cell centres to exactly that size.
+    """
+
+    function: str = "nearest"
+    steps: int = 1
+
+    kind: ClassVar[Kind] = Kind.UP
+
+    def infer(self, *inputs: Value) -> Grid:
+        grid, like = grid_and_like(self, inputs)
+        output = Grid(grid.channels, grid.height.shift(-self.steps), grid.width.shift(-self.steps))
+        target_size(output, like)
+        return output
+
+    def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
+        # Bilinear: four products with weights that depend on the position alone, three additions.
+        return 7 * elements(output) if self.function == "bilinear" else 0
+
+    def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        from mgcompile.lowering import kernels
+
+        _, like = grid_and_like(self, inputs)
+        target = target_size(self.infer(*inputs), like)
+        function = kernels.upsample_nearest if self.function == "nearest" else kernels.upsample_bilinear
+        options = {} if target is None else {"level": target[0].level, "offset": (target[0].offset, target[1].offset)}
+        return graph.call_function(function, (*args, 2**self.steps), options)
+
+    @property
+    def label(self) -> str:
+        return f"{self.function} x{2**self.steps}"
