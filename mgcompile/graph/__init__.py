@@ -2,7 +2,7 @@
 
 from mgcompile.graph.graph import Graph, Layer, Node
 from mgcompile.graph.types import Extent, Grid, Shape, Size, Value, Vector, elements
-from mgcompile.graph.verify import GraphError, verify
+from mgcompile.graph.contract import GraphError, verify
 
 __all__ = [
     "Extent",

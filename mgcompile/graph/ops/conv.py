@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from fractions import Fraction
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op, one_grid, one_vector
@@ -141,7 +142,7 @@ class TransposedConv(Op):
             stride=self.stride,
             groups=self.groups,
             bias=self.bias,
-            target=target_size(self.infer(*inputs), like),
+            **size_options(self.infer(*inputs), like),
         )
 
     @property
@@ -195,9 +196,21 @@ def target_size(output: Grid, like: Grid) -> tuple[Extent, Extent] | None:
     if output.same_size(like):
         return None
     origin = Extent()
-    if (like.height, like.width) != (origin, origin):
+    if (like.height, like.width) != (origin, origin) or output.height.fixed is not None:
         raise ShapeError(f"upsampling to {output.size} cells does not meet a grid of {like.size} cells")
     return output.height, output.width
+
+
+def size_options(output: Grid, like: Grid) -> dict[str, Any]:
+    """What the size reference asks of the kernels: nothing where it has the output's size, else `level` and `offset`.
+
+    The offsets (down, across) are whole cells of the input, or of the output where that is finer than the input.
+    """
+    if (target := target_size(output, like)) is None:
+        return {}
+    level = target[0].level
+    finer = Fraction(2) ** max(0, -level)
+    return {"level": level, "offset": tuple(ceil(extent.offset * finer) for extent in target)}
 
 
 def grid_and_like(op: Op, inputs: Sequence[Value]) -> tuple[Grid, Grid]:

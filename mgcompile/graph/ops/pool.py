@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op, one_grid
@@ -45,7 +45,7 @@ class Pool(Op):
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         from torch.nn import functional
 
-        options = {
+        options: dict[str, Any] = {
             "kernel_size": self.kernel,
             "stride": self.stride,
             "padding": self.padding,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mgcompile.graph.ops.base import Kind, Op
-from mgcompile.graph.ops.conv import grid_and_like, target_size
+from mgcompile.graph.ops.conv import grid_and_like, size_options, target_size
 from mgcompile.graph.types import Grid, Shape, Value, elements
 
 if TYPE_CHECKING:
@@ -44,10 +44,8 @@ class Resize(Op):
         from mgcompile.lowering import kernels
 
         _, like = grid_and_like(self, inputs)
-        target = target_size(self.infer(*inputs), like)
         function = kernels.upsample_nearest if self.function == "nearest" else kernels.upsample_bilinear
-        options = {} if target is None else {"level": target[0].level, "offset": (target[0].offset, target[1].offset)}
-        return graph.call_function(function, (*args, 2**self.steps), options)
+        return graph.call_function(function, (*args, 2**self.steps), size_options(self.infer(*inputs), like))
 
     @property
     def label(self) -> str:

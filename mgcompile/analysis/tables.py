@@ -1,0 +1,141 @@
+"""Tables as text: for a terminal, as Markdown, as CSV. Every report of this room is made of these."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Cell", "Sheet", "as_csv", "as_json", "as_markdown", "as_text", "human", "human_bytes", "size_text"]
+
+_BLANK = "    \n"
+_PLAIN = box.Box(_BLANK * 2 + " -- \n" + _BLANK * 2 + " -- \n" + _BLANK * 2, ascii=True)
+# `box.SIMPLE` in ASCII: no line between columns, so that four long numbers fit into 80 characters.
+
+Cell = str | int | Decimal | None
+"""What a place in a table holds; None is printed as nothing in CSV, as a dash for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table: its title, the names of its columns, its rows, remarks below it. `left` columns hold words."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    left: frozenset[str] = frozenset()
+
+
+def as_text(sheets: Iterable[Sheet], *, width: int = 120, terminal: bool = False) -> str:
+    """The sheets one below the other, `width` characters wide at most: plain ASCII, or, for a `terminal`, with colours
+    and lines.
+    """
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system="standard" if terminal else None)
+    for number, sheet in enumerate(sheets):
+        if number:
+            console.print()
+        if sheet.rows:
+            console.print(_table(sheet, terminal))
+        for note in sheet.notes:
+            console.print(note, markup=False, highlight=False, style="dim" if terminal else None)
+    text = "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return text if terminal else text.encode("ascii", "replace").decode("ascii")
+
+
+def as_markdown(sheets: Iterable[Sheet]) -> str:
+    """The sheets as GitHub tables with their titles as headings; the notes as lists."""
+    parts = []
+    for sheet in sheets:
+        lines = [f"### {_escaped(sheet.title)}", ""] if sheet.title else []
+        if sheet.rows:
+            lines.append(_markdown_row(sheet.columns))
+            lines.append(_markdown_row([":---" if name in sheet.left else "---:" for name in sheet.columns]))
+            lines += [_markdown_row([_shown(cell).replace("\n", "<br>") for cell in row]) for row in sheet.rows]
+            lines += [""] * bool(sheet.notes)
+        lines += [f"- {_escaped(note)}" for note in sheet.notes]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Comma-separated values with a header and plain numbers, lines ended by a newline alone."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(["" if cell is None else str(cell) for cell in row] for row in rows)
+    return file.getvalue()
+
+
+def as_json(document: Mapping[str, object]) -> str:
+    """The document, indented; decimals as numbers."""
+    return json.dumps(document, indent=2, default=float, ensure_ascii=False) + "\n"
+
+
+def human(number: int) -> str:
+    """A count with two digits behind the point and a decimal unit.
+
+    >>> human(32899176)
+    '32.90 M'
+    """
+    for unit, step in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if abs(number) >= step:
+            return f"{number / step:.2f} {unit}"
+    return str(number)
+
+
+def human_bytes(number: int) -> str:
+    """Bytes with two digits behind the point and a binary unit.
+
+    >>> human_bytes(3 * 2**20)
+    '3.00 MiB'
+    """
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if abs(number) >= 1 << power:
+            return f"{number / (1 << power):.2f} {unit}"
+    return f"{number} B"
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """A size or shape as people write it: 3x224x224."""
+    return "x".join(map(str, shape))
+
+
+def _table(sheet: Sheet, terminal: bool) -> Table:
+    table = Table(
+        title=Text(sheet.title, style="bold") if sheet.title else None,
+        title_justify="left",
+        box=box.SIMPLE if terminal else _PLAIN,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for name in sheet.columns:
+        # Folding keeps every character of a name; an ellipsis would not, nor is it ASCII.
+        table.add_column(Text(name), justify="left" if name in sheet.left else "right", overflow="fold")
+    for row in sheet.rows:
+        table.add_row(*[Text(_shown(cell)) for cell in row])
+    return table
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", r"\|")

@@ -1,0 +1,166 @@
+"""From a graph to the pieces of a drawing: what computes a grid is a piece, everything else is a wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from mgcompile.drawing.draft import Draft, Piece, Wire
+from mgcompile.graph import Graph, Node, Shape, Size
+from mgcompile.graph.ops import Concat, Crop, Kind
+
+__all__ = ["contract"]
+
+WIRES = 64
+"""What brings more pieces together than this is drawn as a junction, so that the number of wires stays linear."""
+
+ALWAYS_CELLS = {Kind.INPUT, Kind.CONV, Kind.LINEAR, Kind.CUSTOM}
+SYMBOLS = {"sum": "+", "weighted sum": "+", "mean": "+", "product": "×", "maximum": "max", "concat": "C"}
+
+
+def contract(graph: Graph, *, every_node: bool = False) -> Draft:
+    """The pieces of a graph and their wires; with `every_node` each node is a piece."""
+    return _Contraction(graph, every_node).draft()
+
+
+class _Contraction:
+    """One walk over the nodes. `ends[name]` are the pieces whose values a node passes on, with their number."""
+
+    def __init__(self, graph: Graph, every_node: bool) -> None:
+        self.graph = graph
+        self.every_node = every_node
+        self.shapes: Mapping[str, Shape] = graph.shapes()
+        self.pieces: list[Piece] = []
+        self.reads: list[dict[int, Wire]] = []
+        self.ends: dict[str, Mapping[int, int]] = {}
+        # The piece whose value a node is, as long as nobody reads an earlier form of it: a sum can join such a piece.
+        self.owner: dict[str, int] = {}
+        self.members: list[list[str]] = []
+        # Nodes whose value depends on a piece or a fusion of their own layer: an exchange in sequence, or with bodies.
+        self.nested: set[str] = set()
+        self.readers = Counter(source for node in graph for source in operands(node))
+        self.readers.update(graph.outputs.values())
+
+    def draft(self) -> Draft:
+        for node in self.graph:
+            self._visit(node)
+        pieces = [replace(piece, nodes=tuple(nodes)) for piece, nodes in zip(self.pieces, self.members, strict=True)]
+        outputs = {name: tuple(self.ends[node]) for name, node in self.graph.outputs.items()}
+        return Draft(pieces, self.reads, outputs)
+
+    def _visit(self, node: Node) -> None:
+        is_fusion = node.op.kind is Kind.FUSE and len(operands(node)) > 1
+        if self.every_node or self._is_cell(node):
+            self._add_piece(node)
+        elif is_fusion and not isinstance(node.op, Concat):
+            self._combine(node)
+        elif is_fusion and self._is_junction(node):
+            self._add_piece(node)
+        else:
+            self._pass_on(node)
+        sources = [source for source in operands(node) if self.graph[source].layer == node.layer]
+        if any(source in self.nested for source in sources) or node.name in self.owner or is_fusion:
+            self.nested.add(node.name)
+
+    def _is_cell(self, node: Node) -> bool:
+        if node.op.kind in ALWAYS_CELLS:
+            return True
+        if node.op.kind not in (Kind.POOL, Kind.UP):
+            return False
+        return self._layer_kind(node) != "exchange" or bool(node.op.weights(*self.graph.input_types(node)))
+
+    def _layer_kind(self, node: Node) -> str:
+        layer = self.graph.layers.get(node.layer)
+        return layer.kind if layer else ""
+
+    def _is_junction(self, node: Node) -> bool:
+        """Whether a concatenation is drawn: where several read it, else each would be wired to all operands."""
+        if self._layer_kind(node) == "exchange":
+            return not self._fits(node)
+        return self.readers[node.name] > 1 or not self._fits(node)
+
+    def _fits(self, node: Node) -> bool:
+        return sum(len(self.ends[source]) for source in operands(node)) <= WIRES
+
+    def _add_piece(self, node: Node) -> None:
+        shape = self.shapes[node.name]
+        kind = Kind.INPUT if self._layer_kind(node) == "pyramid" else node.op.kind
+        label = SYMBOLS.get(node.op.label, node.op.label) if kind is Kind.FUSE else node.op.label
+        minor = self._layer_kind(node) == "exchange"
+        self.owner[node.name] = len(self.pieces)
+        self.ends[node.name] = {len(self.pieces): 1}
+        self.pieces.append(Piece(node.level, kind, shape[0], _size(shape), label, node.layer, (), minor))
+        self.members.append([node.name])
+        self.reads.append({})
+        # Only outside an exchange is what a sum adds a shortcut; there, it is a grid like the others.
+        adds = kind is Kind.FUSE and self._layer_kind(node) != "exchange" and not isinstance(node.op, Concat)
+        self._connect(len(self.pieces) - 1, operands(node), _group(node) if adds else None)
+
+    def _connect(self, piece: int, sources: Iterable[str], sum_in: str | None) -> None:
+        wires = self.reads[piece]
+        for source in sources:
+            for end, count in self.ends[source].items():
+                known = wires.get(end, Wire(0, sum_in))
+                wires[end] = Wire(count + known.count, sum_in if known.sum_in is not None else None)
+
+    def _combine(self, node: Node) -> None:
+        """A sum (or product, ...) joins the piece of an operand that nobody else reads; the others become shortcuts."""
+        host = self._host(node)
+        if host is not None:
+            piece = self.owner[host]
+            rest = list(operands(node))
+            rest.remove(host)
+            self._connect(piece, rest, _group(node))
+            self._extend(node, piece)
+        elif self._layer_kind(node) == "exchange" and self._fits(node) and not self._is_nested(node):
+            self._pass_on(node)
+        else:
+            self._add_piece(node)
+
+    def _is_nested(self, node: Node) -> bool:
+        return any(source in self.nested and self.graph[source].layer == node.layer for source in operands(node))
+
+    def _host(self, node: Node) -> str | None:
+        for source in operands(node):
+            piece = self.owner.get(source)
+            if piece is None or self.readers[source] != 1:
+                continue
+            # The body of an edge of an exchange is on the way to the sum: the sum is what the exchange computes.
+            if self.pieces[piece].kind in (Kind.CONV, Kind.LINEAR, Kind.CUSTOM) and not self.pieces[piece].minor:
+                return source
+        return None
+
+    def _extend(self, node: Node, piece: int) -> None:
+        self.owner[node.name] = piece
+        self.members[piece].append(node.name)
+        self.ends[node.name] = {piece: 1}
+
+    def _pass_on(self, node: Node) -> None:
+        sources = operands(node)
+        if len(sources) == 1:
+            (source,) = sources
+            if self.readers[source] == 1 and source in self.owner and node.level == self.graph[source].level:
+                self.owner[node.name] = self.owner[source]
+                self.members[self.owner[source]].append(node.name)
+            self.ends[node.name] = self.ends[source]
+            return
+        total: Counter[int] = Counter()
+        for source in sources:
+            total.update(self.ends[source])
+        self.ends[node.name] = total
+
+
+def operands(node: Node) -> Sequence[str]:
+    """The inputs whose values a node reads; the size reference of a resampling is none."""
+    if node.op.kind is Kind.UP or isinstance(node.op, Crop):
+        return node.inputs[:1]
+    return node.inputs
+
+
+def _group(node: Node) -> str:
+    return node.layer.rpartition(".")[0]
+
+
+def _size(shape: Shape) -> Size | None:
+    return (shape[1], shape[2]) if len(shape) == 3 else None

@@ -1,0 +1,127 @@
+"""A scene as a Graphviz graph with every position given: `dot -Tpdf` draws what the SVG shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import graphviz
+
+from mgcompile.drawing.figure import compose
+from mgcompile.drawing.lattice import Lattice
+from mgcompile.drawing.routing import ARROW
+from mgcompile.drawing.scene import Curve, Label, Point, Polygon, Scene, Sheet, Strand
+
+__all__ = ["format_dot"]
+
+FONT = "Helvetica"
+CONTINUED = " \\\n"
+"""A line break that is no part of a string: Graphviz reads at most 16,384 characters of one without a backslash."""
+
+ARROW_POINTS = 10.0
+"""How long Graphviz draws an arrow of size 1."""
+
+
+def format_dot(lattice: Lattice, *, subtitle: str = "") -> graphviz.Digraph:
+    """The drawing as a Graphviz graph: a node for each cell, an edge for each edge, all else as its background."""
+    scene = compose(lattice, subtitle)
+    plane = _Plane(scene.height)
+    graph = graphviz.Digraph(
+        graphviz.escape(scene.name),
+        graph_attr={
+            "layout": "nop2",  # all positions of nodes and edges are given
+            "outputorder": "edgesfirst",
+            "pad": "0",
+            "bb": f"0,0,{_number(scene.width)},{_number(scene.height)}",
+            "tooltip": graphviz.escape(scene.name),
+            "_background": CONTINUED.join(plane.background(scene)),
+        },
+        node_attr={"shape": "box", "style": "filled", "label": "", "fixedsize": "true", "penwidth": "0.7"},
+        edge_attr={"arrowsize": _number(ARROW / ARROW_POINTS)},
+    )
+    # What cannot be told from the picture stays in the text: the names are those of the compiled graph.
+    names = [cell.nodes[0].replace(":", "_") for cell in lattice.cells]
+    for sheet in scene.sheets:
+        graph.node(names[sheet.cell], **plane.node(sheet))
+    for strand in scene.strands:
+        graph.edge(names[strand.source], names[strand.target], **plane.edge(strand))
+    return graph
+
+
+class _Plane:
+    """Graphviz counts from the lower left corner."""
+
+    def __init__(self, height: float) -> None:
+        self.height = height
+
+    def node(self, sheet: Sheet) -> dict[str, str]:
+        return {
+            "pos": self._place((sheet.x, sheet.y)) + "!",
+            "width": _number(sheet.width / 72),
+            "height": _number(sheet.height / 72),
+            "fillcolor": sheet.fill,
+            "color": sheet.stroke,
+            "tooltip": graphviz.escape(sheet.title),
+            **({"shape": "circle"} if sheet.round else {}),
+        }
+
+    def edge(self, strand: Strand) -> dict[str, str]:
+        curve = strand.curve
+        tip = f"e,{self._place(curve.tip)} " if curve.tip else ""
+        return {
+            "pos": tip + " ".join(map(self._place, curve.points)),
+            "color": curve.line.colour,
+            "penwidth": _number(curve.line.width),
+            "style": curve.line.style,
+            "tooltip": graphviz.escape(strand.title),
+        }
+
+    def background(self, scene: Scene) -> Iterator[str]:
+        """All that is neither node nor edge, in Graphviz' drawing language (xdot)."""
+        corners = ((0.0, 0.0), (scene.width, 0.0), (scene.width, scene.height), (0.0, scene.height))
+        yield from self._polygon(Polygon(corners, "#ffffff"))
+        faces = [face for sheet in scene.sheets for face in sheet.faces]
+        for shape in (*scene.back, *faces, *scene.front):
+            match shape:
+                case Polygon():
+                    yield from self._polygon(shape)
+                case Curve():
+                    yield from self._curve(shape)
+                case Label():
+                    yield from self._label(shape)
+
+    def _polygon(self, polygon: Polygon) -> Iterator[str]:
+        yield f"S {_counted('solid')} S {_counted(f'setlinewidth({_number(polygon.width)})')}"
+        yield f"C {_counted(polygon.fill)} c {_counted(polygon.stroke or polygon.fill)}"
+        yield f"P {len(polygon.points)} {self._places(polygon.points)}"
+
+    def _curve(self, curve: Curve) -> Iterator[str]:
+        yield f"S {_counted(curve.line.style)} S {_counted(f'setlinewidth({_number(curve.line.width)})')}"
+        yield f"c {_counted(curve.line.colour)} B {len(curve.points)} {self._places(curve.points)}"
+        if curve.tip:
+            (tx, ty), (bx, by) = curve.tip, curve.points[-1]
+            across = (by - ty) * 0.35, (tx - bx) * 0.35
+            corners = curve.tip, (bx + across[0], by + across[1]), (bx - across[0], by - across[1])
+            yield from self._polygon(Polygon(corners, curve.line.colour))
+
+    def _label(self, label: Label) -> Iterator[str]:
+        font = f"{FONT}-Bold" if label.bold else FONT
+        justify = {"start": -1, "middle": 0, "end": 1}[label.anchor]
+        # A backslash would escape what follows it in a quoted string.
+        text = _counted(label.text.replace("\\", "\N{SET MINUS}"))
+        yield f"F {_number(label.size)} {_counted(font)} c {_counted(label.colour)}"
+        yield f"T {_number(label.x)} {_number(self.height - label.y)} {justify} 0 {text}"
+
+    def _place(self, point: Point) -> str:
+        return f"{_number(point[0])},{_number(self.height - point[1])}"
+
+    def _places(self, points: tuple[Point, ...]) -> str:
+        return " ".join(f"{_number(x)} {_number(self.height - y)}" for x, y in points)
+
+
+def _counted(text: str) -> str:
+    """A text as the drawing language wants it: its length in bytes, a dash, itself."""
+    return f"{len(text.encode())} -{text}"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}".rstrip("0").rstrip(".")

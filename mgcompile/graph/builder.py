@@ -1,0 +1,64 @@
+"""Making a graph node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mgcompile.errors import ShapeError
+from mgcompile.graph.graph import Graph, Layer, Node
+from mgcompile.graph.ops import Input, Op
+from mgcompile.graph.types import Grid, Shape, Size, Value
+
+__all__ = ["INPUT", "GraphBuilder"]
+
+INPUT = "input"
+
+
+@dataclass
+class GraphBuilder:
+    """Collects nodes in order; knows the type of each. The input node is there from the start."""
+
+    name: str
+    channels: int
+    size: Size
+    nodes: dict[str, Node] = field(default_factory=dict)
+    types: dict[str, Value] = field(default_factory=dict)
+    layers: dict[str, Layer] = field(default_factory=dict)
+    _tensors: dict[str, tuple[type[Op], Mapping[str, Shape], str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        op = Input(self.channels)
+        self.nodes[INPUT] = Node(INPUT, op, (), 0, INPUT, INPUT)
+        self.types[INPUT] = op.infer()
+        self.layers[INPUT] = Layer(INPUT)
+
+    def add(
+        self, name: str, op: Op, inputs: Sequence[str], level: int, *, layer: str, weights: str = "", owned: bool = True
+    ) -> str:
+        """Add a node and return its name. `weights` names the owner of its learned tensors; unless `owned`, an earlier
+        node must have made them. Raises `ShapeError` where the inputs or the shared tensors do not fit.
+        """
+        given = tuple(self.types[source] for source in inputs)
+        value = op.infer(*given)
+        if isinstance(value, Grid):
+            # Where sizes shrink at every step the smallest input grows; beyond reason it is a slip of the pen.
+            value.height.smallest()
+        if shapes := op.weights(*given):
+            self._check_tensors(name, op, shapes, weights or name, owned)
+        self.types[name] = value
+        self.nodes[name] = Node(name, op, tuple(inputs), level, layer, weights or name)
+        return name
+
+    def graph(self, outputs: Mapping[str, str]) -> Graph:
+        """The graph of all nodes so far."""
+        return Graph(self.name, self.nodes.values(), outputs, size=self.size, layers=self.layers)
+
+    def _check_tensors(self, name: str, op: Op, shapes: Mapping[str, Shape], owner: str, owned: bool) -> None:
+        if owner not in self._tensors and not owned:
+            raise ShapeError(f"there are no weights {owner} to share; the layers must have equal structure")
+        kind, there, first = self._tensors.setdefault(owner, (type(op), shapes, name))
+        if (kind, there) != (type(op), shapes):
+            here = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+            other = ", ".join(f"{key} {shape}" for key, shape in there.items())
+            raise ShapeError(f"weights shared with {first} differ: {here} here, {other} there")

@@ -1,0 +1,133 @@
+"""From a graph to a torch.fx module: one submodule for each set of weights, one line of code for each node."""
+
+from __future__ import annotations
+
+import re
+from keyword import iskeyword
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.overrides import TorchFunctionMode
+
+from mgcompile.errors import MgcompileError
+from mgcompile.graph import Graph, Node
+from mgcompile.graph.ops import Input
+from mgcompile.lowering import kernels
+
+__all__ = ["lower"]
+
+
+def lower(graph: Graph) -> fx.GraphModule:
+    """The model of a graph, on the meta device: an image x of (batch, channels, height, width) -> the outputs.
+
+    One output is returned as a tensor, several as a dict of tensors by their names. A set of weights is one submodule,
+    called by every node that shares it; `state_dict` keys are the name of its owner and the tensor's. Every torch.fx
+    node says in `meta["mgcompile"]` which "node" of the graph it comes from, its "level" and its "layer".
+
+    Raises `MgcompileError` where a name cannot be a submodule's, or where nodes share weights and differ in options.
+    """
+    code = _Code()
+    modules = _Modules()
+    values: dict[str, fx.Node] = {}
+    with torch.device("meta"), _Unset():
+        for node in graph:
+            code.begin(node)
+            args, types = tuple(values[source] for source in node.inputs), graph.input_types(node)
+            if isinstance(node.op, Input):
+                args = (code.create_node("placeholder", "x", name="x"),)
+                module: nn.Module | None = kernels.InputCheck(node.op.channels, graph.smallest_size)
+            else:
+                module = node.op.module(*types)
+            if module is None:
+                values[node.name] = node.op.emit(code, args, *types)
+            else:
+                modules.add(node, module)
+                values[node.name] = code.call_module(node.weights, args)
+    code.end()
+    outputs = {name: values[node] for name, node in graph.outputs.items()}
+    code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))
+    return fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
+
+
+class _Unset(TorchFunctionMode):
+    """Leaves out PyTorch's own initialisation, which on the meta device takes most of the time and does nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
+
+
+class _Code(fx.Graph):
+    """A torch.fx graph whose nodes take their names and origin from the graph node that is being lowered."""
+
+    _label: str | None = None
+    _origin: dict[str, Any] | None = None
+
+    def begin(self, node: Node) -> None:
+        label = node.name.replace(".", "_")
+        self._label = "self_" if label == "self" else label  # in the generated code, `self` is the model
+        self._origin = {"node": node.name, "level": node.level, "layer": node.layer}
+
+    def end(self) -> None:
+        self._label = self._origin = None
+
+    def create_node(  # noqa: PLR0917 - the signature is torch's
+        self,
+        op: str,
+        target: Any,
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        name: str | None = None,
+        type_expr: Any | None = None,
+    ) -> fx.Node:
+        node = super().create_node(op, target, args, kwargs, name or self._label, type_expr)
+        if self._origin is not None:
+            node.meta["mgcompile"] = self._origin
+        return node
+
+
+class _Modules:
+    """The submodules in a tree of plain containers, and what no name may be."""
+
+    def __init__(self) -> None:
+        self.root = nn.Module()
+        self._owned: dict[str, nn.Module] = {}
+        self._taken_in_root = set(dir(fx.GraphModule(nn.Module(), fx.Graph())))
+        self._taken_in_container = set(dir(nn.Module()))
+
+    def add(self, node: Node, module: nn.Module) -> None:
+        """Place a module under the name of the node's weights, or check that the one there is the same."""
+        name = node.weights
+        if name in self._owned:
+            first = self._owned[name]
+            if repr(module) != repr(first):
+                raise MgcompileError(f"{node.name} shares weights with {name} and differs: {module} and {first}")
+            return
+        parent, last = self._container(name)
+        if hasattr(parent, last):
+            raise MgcompileError(f"{name} is a layer of its own and holds others: rename one of them")
+        parent.add_module(last, module)
+        self._owned[name] = module
+
+    def _container(self, name: str) -> tuple[nn.Module, str]:
+        """The module that is to hold one of this name, and the last part of the name."""
+        parent, taken, parts = self.root, self._taken_in_root, name.split(".")
+        for part in parts:
+            if part in taken or not part:
+                raise MgcompileError(f"{name}: no layer can be called {part!r}, a name of PyTorch's: rename it")
+            taken = self._taken_in_container
+        for part in parts[:-1]:
+            if not hasattr(parent, part):
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+            if type(parent) is not nn.Module:
+                raise MgcompileError(f"{name} lies within {part}, a layer of its own: rename one of them")
+        return parent, parts[-1]
+
+
+def _class_name(name: str) -> str:
+    """A Python identifier that is close to the name of a graph."""
+    identifier = re.sub(r"\W|^(?=\d)", "_", name) or "Model"
+    return f"{identifier}_" if iskeyword(identifier) else identifier

@@ -1,0 +1,270 @@
+"""What a layer is: a validated set of options that either builds nodes or expands to other layers.
+
+A layer sees its surroundings through a `Place`: the pyramid that it receives, where to add nodes, whom to tell of
+mistakes. What it expands to are `Step`s, the form in which the elaboration handles every layer of a spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from mgcompile.errors import MgcompileError
+from mgcompile.graph import Grid, Value
+from mgcompile.graph.ops import Op
+from mgcompile.spec.fields import Bool, Expression, LevelChoice, Reference, as_expression
+
+if TYPE_CHECKING:
+    from mgcompile.spec.elaboration import Elaboration, Scope
+
+__all__ = ["LayerError", "LayerSpec", "Options", "Path", "Place", "Pyramid", "Share", "Step"]
+
+Path = tuple[str | int, ...]
+"""Where something stands in a spec: ("layers", 5, "conv", "channels")."""
+
+Pyramid = Mapping[int, str]
+"""The grids at one point: level -> node name, fine to coarse."""
+
+T = TypeVar("T")
+
+
+class LayerError(MgcompileError):
+    """A layer does not fit where it stands. `option` is the path of the option at fault, within the layer."""
+
+    def __init__(self, message: str, *option: str | int) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+class Options(BaseModel):
+    """A set of options: unknown ones are refused; a bare value means the option that `shorthand` names."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        defer_build=True,
+        alias_generator=lambda name: name.removesuffix("_"),
+        populate_by_name=True,
+    )
+
+    shorthand: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_bare(cls, value: Any) -> Any:
+        return cls.spread(value) if cls.is_bare(value) else value
+
+    @classmethod
+    def is_bare(cls, value: Any) -> bool:
+        """Whether a value stands for one option rather than being a mapping of options."""
+        return not isinstance(value, Mapping | BaseModel)
+
+    @classmethod
+    def spread(cls, value: Any) -> Any:
+        """A bare value as a mapping of options."""
+        if value is None and not cls.shorthand:
+            return {}
+        return {cls.shorthand: value} if cls.shorthand else value
+
+    def bind(self, evaluate: Callable[[Expression, Path], Any]) -> Self:
+        """These options with every expression replaced by its value; lists of layers keep theirs. Raises what
+        `evaluate` raises, and pydantic's `ValidationError` where a value is not what the option expects.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        given = {
+            name: as_expression(value) if name in (self.__pydantic_extra__ or {}) else value
+            for name, value in given.items()
+        }
+        bound = {name: _bound(value, evaluate, (name,)) for name, value in given.items()}
+        if all(bound[name] is given[name] for name in given):
+            return self
+        return self.model_validate(bound)
+
+
+def _bound(value: Any, evaluate: Callable[[Expression, Path], Any], path: Path) -> Any:
+    if isinstance(value, Expression):
+        return evaluate(value, path)
+    if isinstance(value, list) and any(isinstance(item, Expression) for item in value):
+        return [_bound(item, evaluate, (*path, index)) for index, item in enumerate(value)]
+    return value.bind(lambda text, inner: evaluate(text, (*path, *inner))) if isinstance(value, Options) else value
+
+
+class Share(Options):
+    """One set of weights in several places. `share: levels` and `share: repeats` are short forms."""
+
+    levels: Bool | None = None
+    """Whether all levels use one set."""
+    repeats: Bool = False
+    """Whether all repeats of this layer use one set (a recurrent network)."""
+    with_: Reference | None = None
+    """The id of an earlier layer of equal structure, whose weights are used."""
+    norm: Bool = True
+    """Whether normalisations are shared too; else each place keeps its own."""
+
+    @classmethod
+    def spread(cls, value: Any) -> Any:
+        return {value: True} if value in ("levels", "repeats") else value
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer on its way through the elaboration: written by a user, or made by a layer that expands.
+
+    Either `layer` or `steps` (a group) is set. `where` is the place in the spec to blame; `user` tells whether names
+    inside are the user's. `names` adds to, or with `closed` replaces, what expressions know.
+    """
+
+    id: str = ""
+    layer: LayerSpec | None = None
+    steps: tuple[Step, ...] = ()
+    from_: str | None = None
+    on: Any = None
+    repeat: Any = None
+    share: Share | None = None
+    where: Path = ()
+    user: bool = False
+    names: Mapping[str, Any] = field(default_factory=dict)
+    closed: bool = False
+    lands: int | None = None
+    block: str = ""
+    defaulted: bool = False
+    unknown: bool = False
+
+
+class LayerSpec(Options):
+    """A layer's options. A sugar layer overrides `expand`, a primitive one `build`; one that is either, both."""
+
+    kind: ClassVar[str]
+    """The key of the layer in a spec."""
+
+    def expand(self, place: Place) -> Sequence[Step] | None:
+        """What this layer stands for at this place, or None where it is primitive. A single step without an id takes
+        this layer's place and name; otherwise they form a group. Raises `LayerError`.
+        """
+        return None
+
+    def build(self, place: Place) -> Pyramid:
+        """Add this layer's nodes; the pyramid that results. Raises `LayerError` and `ShapeError`."""
+        raise NotImplementedError(self.kind)
+
+    def check(self) -> None:
+        """Whatever can be said against the options without a place. Raises `LayerError`."""
+
+    def canonical(self, place: Place) -> LayerSpec:
+        """The same layer with what it takes from its place said; for primitive layers."""
+        return self
+
+
+@dataclass
+class Place:
+    """Where a layer stands: what it receives, under which name it adds nodes, whom it tells of mistakes."""
+
+    elaboration: Elaboration
+    scope: Scope
+    path: str
+    where: Path
+    kind: str
+    pyramid: Pyramid
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels received, fine to coarse."""
+        return tuple(self.pyramid)
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """The channels (or features) received at each level."""
+        return self.widths(self.pyramid)
+
+    def look(self, reference: str, *option: str | int) -> Pyramid:
+        """The pyramid that a reference leads to. Raises `LayerError` where it leads nowhere."""
+        return self.elaboration.look(reference, self._around, option)
+
+    def widths(self, pyramid: Pyramid) -> dict[int, int]:
+        """The channels (or features) of a pyramid's grids."""
+        return {level: _width(self.elaboration.builder.types[node]) for level, node in pyramid.items()}
+
+    @property
+    def _around(self) -> Scope:
+        """The scope in which the layer itself stands."""
+        return self.scope.parent or self.scope
+
+    def value(self, level: int) -> Value:
+        """The type of what is received at a level."""
+        return self.elaboration.builder.types[self.pyramid[level]]
+
+    def grids(self) -> dict[int, Grid]:
+        """The types received, all of which must be grids. Raises `LayerError` otherwise."""
+        values = {level: self.value(level) for level in self.pyramid}
+        grids = {level: value for level, value in values.items() if isinstance(value, Grid)}
+        if len(grids) < len(values):
+            raise LayerError(f"{self.kind} acts on grids and receives {next(iter(values.values()))}")
+        return grids
+
+    def each(self, value: T | list[T], *option: str | int) -> dict[int, T]:
+        """An option's value for each grid received. A list of another length is a mistake of the user; the elaboration
+        goes on with a guess so as to find others.
+        """
+        if not isinstance(value, list):
+            return dict.fromkeys(self.pyramid, value)
+        if len(value) != len(self.pyramid):
+            grids = f"{len(self.pyramid)} grid{'s' * (len(self.pyramid) != 1)}"
+            levels = f"level{'s' * (len(self.pyramid) != 1)} {', '.join(map(str, self.pyramid))}"
+            self.report(f"{len(value)} value{'s' * (len(value) != 1)} for {grids} ({levels})", *option)
+            value = (value + value[-1:] * len(self.pyramid))[: len(self.pyramid)]
+        return dict(zip(self.pyramid, value, strict=True))
+
+    def report(self, message: str, *option: str | int) -> None:
+        """Note a mistake and go on."""
+        self.elaboration.report((*self.where, self.kind, *option), message)
+
+    def add(self, op: Op, inputs: Sequence[str], level: int, part: str = "") -> str:
+        """Add a node for this layer at a level; its name."""
+        return self.elaboration.add_node(self, op, inputs, level, part)
+
+    def apply(self, make: Callable[[int], Op]) -> Pyramid:
+        """One operation on every grid, at its level."""
+        return {level: self.add(make(level), [node], level) for level, node in self.pyramid.items()}
+
+    def steps(self, items: Sequence[Any], *option: str | int) -> tuple[Step, ...]:
+        """A list of layers that is the value of one of this layer's options."""
+        return self.elaboration.steps(items, (*self.where, self.kind, *option))
+
+    def written(self, items: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+        """Layers that mgcompile itself writes in the language."""
+        return self.elaboration.written(items, self.where)
+
+    def absolute(self, reference: str, *option: str | int) -> str:
+        """A user's reference as one that means the same everywhere. Raises `LayerError` where it leads nowhere."""
+        return self.elaboration.absolute(reference, self._around, option)
+
+    def step(self, layer: LayerSpec, id: str = "", **common: Any) -> Step:
+        """A step made by this layer."""
+        return Step(id=id, layer=layer, where=self.where, **common)
+
+    def group(self, steps: Sequence[Step], id: str = "", **common: Any) -> Step:
+        """A group made by this layer."""
+        return Step(id=id, steps=tuple(steps), where=self.where, **common)
+
+    def pick(self, choice: LevelChoice, *option: str | int) -> tuple[int, ...]:
+        """The chosen levels of those received. Raises `LayerError` where one is not there."""
+        levels = choice.pick(self.levels)
+        if missing := [level for level in levels if level not in self.pyramid]:
+            raise LayerError(
+                f"there is no grid at level {_listed(missing)}; there are levels {_listed(self.levels)}", *option
+            )
+        if not levels:
+            raise LayerError(f"no level is left of {_listed(self.levels)}", *option)
+        return levels
+
+
+def _width(value: Value) -> int:
+    return value.channels if isinstance(value, Grid) else value.features
+
+
+def _listed(levels: Sequence[int]) -> str:
+    return ", ".join(map(str, levels)) or "none"

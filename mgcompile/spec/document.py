@@ -1,0 +1,146 @@
+"""A whole spec, as it is written: its parts, validated on their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from mgcompile.spec.base import Options
+from mgcompile.spec.fields import (
+    Count,
+    Expression,
+    Identifier,
+    Levels,
+    Option,
+    Reference,
+    integer,
+    wrong,
+)
+from mgcompile.spec.items import Defaults, Layers
+
+__all__ = ["BlockSpec", "Document", "InputSpec", "Output", "Param"]
+
+MOST_SIZE = 1_000_000
+
+
+def _size(value: Any) -> tuple[int, int]:
+    sides = value.split("x") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value, value]
+    sides = [int(side) if isinstance(side, str) and side.isdecimal() and len(side) < 8 else side for side in sides]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_SIZE for side in sides):
+        raise wrong(f"a size from 1 to {MOST_SIZE}: an integer, HxW or [height, width]", value)
+    return sides[0], sides[1]
+
+
+SIDE = {"type": "integer", "minimum": 1, "maximum": MOST_SIZE}
+SIZE_SCHEMA = {
+    "anyOf": [
+        SIDE,
+        {"type": "string", "pattern": r"^\d{1,7}x\d{1,7}$"},
+        {"type": "array", "items": SIDE, "minItems": 2, "maxItems": 2},
+    ]
+}
+
+
+def _scalar(value: Any) -> Any:
+    kinds = int | float | bool | str
+    if isinstance(value, kinds) or (isinstance(value, list) and all(isinstance(item, kinds | list) for item in value)):
+        return value
+    raise wrong("a number, true or false, a text, or a list of them", value)
+
+
+SCALAR_SCHEMA = {"type": ["number", "boolean", "string", "array"]}
+Scalar = Annotated[Any, Option(_scalar, SCALAR_SCHEMA)]
+
+
+class InputSpec(Options):
+    """The image that the network takes."""
+
+    channels: Count = 3
+    """Channels of the image."""
+    size: Annotated[tuple[int, int], Option(_size, SIZE_SCHEMA, lambda value: list(value))]
+    """The nominal size: an integer, HxW, or [height, width]. The model takes other sizes too."""
+
+
+class Param(Options):
+    """A parameter of a spec or of a block. `width: 64` is short for `width: {default: 64}`."""
+
+    shorthand: ClassVar[str] = "default"
+
+    default: Scalar | None = None
+    """Its value where nothing else is said; a parameter of a block without one must be given."""
+    min: Scalar | None = None
+    """The least value."""
+    max: Scalar | None = None
+    """The greatest value."""
+    choices: list[Scalar] | None = None
+    """All values that it may have."""
+    help: str = ""
+    """What it means."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value; empty where nothing is."""
+        if (
+            self.default is not None
+            and not isinstance(self.default, Expression)
+            and kind_of(value) != kind_of(self.default)
+        ):
+            if (kind_of(value), kind_of(self.default)) != ("an integer", "a number"):
+                return f"expected {kind_of(self.default)} like {self.default!r}, found {value!r}"
+        if self.choices is not None and value not in self.choices:
+            return f"expected one of {', '.join(map(str, self.choices))}, found {value!r}"
+        for bound, wrong_side in ((self.min, lambda: value < self.min), (self.max, lambda: value > self.max)):
+            if bound is not None and (kind_of(value) not in ("an integer", "a number") or wrong_side()):
+                return f"expected a number {'at least' if bound is self.min else 'at most'} {bound}, found {value!r}"
+        return ""
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a param's value, in words."""
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list"}
+    return names.get(type(value), type(value).__name__)
+
+
+class BlockSpec(Options):
+    """A list of layers with parameters, to be used by name."""
+
+    params: dict[str, Param] = {}
+    """Its parameters; every expression inside knows them."""
+    layers: Layers
+    """Its layers; `from: start` inside is what the block received."""
+
+
+class Output(Options):
+    """A result of the network. `name: id` is short for `name: {from: id}`."""
+
+    shorthand: ClassVar[str] = "from_"
+
+    from_: Reference = "previous"
+    """The id of the layer; the last one where it is not said."""
+    level: Levels | None = None
+    """Which of its grids; all where it is not said."""
+
+
+class Document(Options):
+    """A spec: which grid levels exist at each layer, with how many channels, and how levels talk to each other."""
+
+    version: Annotated[int, integer(1, 1)] = 1
+    """The version of the language."""
+    name: str = "network"
+    """The network's name; may hold expressions."""
+    description: str = ""
+    """What it is, for readers."""
+    extends: str = ""
+    """Another spec, relative to this file or from the zoo: what this one does not say is taken from there."""
+    input: InputSpec
+    """The image."""
+    params: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Param] = {}
+    """Names for values, for use in expressions; `--set name=value` changes them."""
+    defaults: Defaults = Defaults({})
+    """Options of layers where a layer does not say, by kind of layer."""
+    blocks: dict[Identifier, BlockSpec] = {}
+    """Lists of layers to be used by name."""
+    layers: Layers
+    """The network, one layer after the other; each reads the one before unless it says `from`."""
+    outputs: dict[Identifier, Output] = {}
+    """The results by name; the last layer's grids where nothing is said."""

@@ -1,0 +1,198 @@
+"""One item of a list of layers: a layer under its key, and the options that every layer has.
+
+Items are validated one by one, each against the classes that it names, so that a spec pays for the layers that it uses
+and one wrong item does not hide the mistakes of the others: it carries its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from mgcompile.spec.base import Options, Path, Share
+from mgcompile.spec.fields import Identifier, Levels, Reference, Repeat, show
+
+if TYPE_CHECKING:
+    from mgcompile.spec.base import LayerSpec
+
+__all__ = [
+    "COMMON",
+    "LAYERS_SCHEMA",
+    "CommonOptions",
+    "Defaults",
+    "Fault",
+    "Item",
+    "ItemList",
+    "Layers",
+    "items_in",
+    "layer_classes",
+]
+
+
+class CommonOptions(Options):
+    """What every layer can be told, beside its own options."""
+
+    id: Identifier | None = None
+    """The layer's name: for `from` and `join`, and in the names of parameters."""
+    from_: Reference | None = None
+    """The id of the earlier layer to read; `input`, `start` (what the enclosing group received) or, where it is not said,
+    `previous`.
+    """
+    on: Levels | None = None
+    """The levels that the layer acts on; the others pass through."""
+    repeat: Repeat | None = None
+    """How often the layer stands here, one after the other, each with weights of its own."""
+    share: Share | None = None
+    """Which weights are one set: those of all `levels`, of all `repeats`, or those of an earlier layer (`with`)."""
+
+
+COMMON = frozenset(name.removesuffix("_") for name in CommonOptions.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong in an item: pydantic's error for a `model` at a path within it, or a message of our own."""
+
+    path: Path
+    error: ValidationError | str
+    model: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A layer (None where it cannot be told) with the options that every layer has, and what is wrong with them."""
+
+    layer: LayerSpec | None
+    common: CommonOptions
+    faults: tuple[Fault, ...] = ()
+
+
+def item_of(value: Any) -> Item:
+    """The item that a value of a list of layers means."""
+    if isinstance(value, str) and value in layer_classes():
+        value = {value: None}
+    if not isinstance(value, Mapping):
+        message = f"expected a layer, a mapping such as {{conv: {{channels: 64}}}}, found {show(value)}"
+        return Item(None, CommonOptions(), (Fault((), message),))
+    kinds = [key for key in value if key in layer_classes()]
+    faults = [Fault((key,), _unknown(key)) for key in value if key not in kinds and key not in COMMON]
+    if len(kinds) > 1:
+        faults.append(Fault((), f"an item is one layer, found {' and '.join(kinds)}: make them two items of the list"))
+    if not kinds and not faults:
+        faults.append(Fault((), f"no layer; expected one of {', '.join(layer_classes())}"))
+    common = _validated(CommonOptions, {key: value[key] for key in value if key in COMMON}, (), faults)
+    layers = [_validated(layer_classes()[kind], value[kind], (kind,), faults) for kind in kinds]
+    return Item(layers[0] if layers else None, common or CommonOptions(), tuple(faults))
+
+
+def items_in(value: Any, path: Path) -> Iterator[tuple[Path, Item]]:
+    """All items in an option's value (options, lists, mappings), those inside other items too, with their paths."""
+    if isinstance(value, Item):
+        yield path, value
+        if value.layer is not None:
+            yield from items_in(value.layer, (*path, value.layer.kind))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            if isinstance(inner, Item | list):
+                yield from items_in(inner, (*path, index))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from items_in(inner, (*path, key))
+    elif isinstance(value, Options):
+        for name in value.model_fields_set:
+            if isinstance(inner := getattr(value, name), list | Options | Mapping):
+                yield from items_in(inner, (*path, name.removesuffix("_")))
+
+
+@cache
+def layer_classes() -> Mapping[str, type[LayerSpec]]:
+    """Every layer by its key."""
+    # Layers hold lists of items, and an item holds any layer: this is where the circle closes.
+    from mgcompile.spec.layers import LAYERS
+
+    return LAYERS
+
+
+def _validated(cls: type[Any], value: Any, path: Path, faults: list[Fault]) -> Any:
+    try:
+        return cls.model_validate(value)
+    except ValidationError as error:
+        faults.append(Fault(path, error, cls))
+        return None
+
+
+def _unknown(key: str) -> str:
+    known = sorted({*layer_classes(), *COMMON})
+    near = get_close_matches(key, known, 1)
+    return f"unknown layer {key!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(layer_classes())}")
+
+
+LAYERS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"$ref": "#/$defs/Item"}}
+
+
+class ItemList:
+    """The annotation of an option whose value is a list of layers."""
+
+    def validate(self, value: Any) -> list[Item]:
+        """The items of a list. Raises `PydanticCustomError` where it is none."""
+        if not isinstance(value, list | tuple):
+            raise PydanticCustomError("wrong_value", "expected a list of layers, found {found}", {"found": show(value)})
+        return [item if isinstance(item, Item) else item_of(item) for item in value]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return LAYERS_SCHEMA
+
+
+Layers = Annotated[list[Item], ItemList()]
+"""A list of layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Options of layers where a layer does not say, by kind of layer."""
+
+    options: Mapping[str, Options]
+    faults: tuple[Fault, ...] = ()
+
+    @classmethod
+    def of(cls, value: Any) -> Defaults:
+        """The defaults that a mapping means."""
+        if isinstance(value, Defaults):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "wrong_value", "expected a mapping of layers to options, found {found}", {"found": show(value)}
+            )
+        faults = [Fault((key,), _unknown(key)) for key in value if key not in layer_classes()]
+        kinds = [kind for kind in value if kind in layer_classes()]
+        options = {kind: _validated(partial(layer_classes()[kind]), value[kind], (kind,), faults) for kind in kinds}
+        return cls({kind: given for kind, given in options.items() if given is not None}, tuple(faults))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls.of)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"$ref": "#/$defs/Defaults"}
+
+
+@cache
+def partial(cls: type[LayerSpec]) -> type[LayerSpec]:
+    """A layer's options, none of which must be given."""
+    required: dict[str, Any] = {name: (Any, None) for name, field in cls.model_fields.items() if field.is_required()}
+    return create_model(
+        f"{cls.__name__}Defaults",
+        __base__=cls,
+        __doc__=f"What every {cls.kind} has unless it says otherwise.",
+        **required,
+    )

@@ -1,0 +1,78 @@
+"""How many layers a spec comes to, counted before any is made: repeats and blocks multiply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mgcompile.errors import Problem
+from mgcompile.spec.document import Document
+from mgcompile.spec.expressions import ExpressionError, evaluate
+from mgcompile.spec.fields import Expression
+from mgcompile.spec.items import Item
+from mgcompile.spec.layers.structure import Block
+from mgcompile.spec.source import Source
+
+__all__ = ["MOST_LAYERS", "check_length"]
+
+MOST_LAYERS = 100_000
+
+
+class _Counter:
+    """Layers of lists of items, with blocks counted once."""
+
+    def __init__(self, document: Document, names: Mapping[str, Any]) -> None:
+        self.document = document
+        self.names = names
+        self.blocks: dict[str, int] = {}
+
+    def layers(self, items: Sequence[Item]) -> int:
+        return sum(self._repeat(item) * self._item(item) for item in items)
+
+    def _item(self, item: Item) -> int:
+        layer = item.layer
+        if layer is None:
+            return 1
+        inside = sum(self._value(getattr(layer, name)) for name in layer.model_fields_set)
+        return 1 + inside + (self._block(layer.use) if isinstance(layer, Block) else 0)
+
+    def _value(self, value: Any) -> int:
+        if isinstance(value, list) and value and isinstance(value[0], Item):
+            return self.layers(value)  # type: ignore[arg-type]
+        return sum(map(self._value, value)) if isinstance(value, list) and value and isinstance(value[0], list) else 0
+
+    def _block(self, name: str) -> int:
+        if name not in self.blocks:
+            # A block that uses itself is refused later; here it must only not run in circles.
+            self.blocks[name] = 0
+            block = self.document.blocks.get(name)
+            self.blocks[name] = self.layers(block.layers) if block else 0
+        return self.blocks[name]
+
+    def _repeat(self, item: Item) -> int:
+        repeat = item.common.repeat
+        if isinstance(repeat, Expression):
+            try:
+                repeat = evaluate(repeat, self.names)  # type: ignore[assignment]
+            except ExpressionError:
+                return 1
+        return repeat if isinstance(repeat, int) else 1
+
+
+def check_length(document: Document, source: Source, overrides: Mapping[str, Any]) -> Problem | None:
+    """A problem where the spec comes to more than `MOST_LAYERS` layers."""
+    names = {name: overrides.get(name, param.default) for name, param in document.params.items()}
+    count = _Counter(
+        document, {name: value for name, value in names.items() if not isinstance(value, Expression)}
+    ).layers(document.layers)
+    if count <= MOST_LAYERS:
+        return None
+    mark = source.locate(("layers",))
+    many = f"{count:,}" if count < 10**15 else f"more than {10**15:,}"
+    return Problem(
+        mark.file,
+        mark.line,
+        mark.column,
+        "layers",
+        f"{many} layers after repeats and blocks; at most {MOST_LAYERS:,} are allowed",
+    )

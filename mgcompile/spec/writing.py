@@ -1,0 +1,78 @@
+"""Options as they stand in a spec: only what differs from the defaults, in the shortest form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from mgcompile.spec.base import Options
+from mgcompile.spec.fields import LevelChoice
+
+__all__ = ["dump", "written"]
+
+
+def written(options: Options) -> Any:
+    """The options as plain data that reads back to equal options.
+
+    >>> from mgcompile.spec.layers.levels import Pool
+    >>> written(Pool(by="avg", kernel=4))
+    {'by': 'avg', 'kernel': 4}
+    """
+    fields = type(options).model_fields
+    data = {
+        name.removesuffix("_"): _plain(value, name)
+        for name, field in fields.items()
+        if (value := getattr(options, name)) != field.get_default(call_default_factory=True) or field.is_required()
+    } | dict(options.__pydantic_extra__ or {})
+    short = options.shorthand.removesuffix("_")
+    if short and data.keys() == {short} and not isinstance(data[short], dict):
+        return data[short]
+    return data
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, Options):
+        # An option that differs from its default may equal the default of its own class, which would write nothing.
+        return written(value) or {value.shorthand.removesuffix("_"): getattr(value, value.shorthand)}
+    if isinstance(value, LevelChoice):
+        return value.written()
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=True)
+    if isinstance(value, tuple):
+        # A kernel, or a size: HxW where the sides differ.
+        return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
+    if isinstance(value, list):
+        return [_plain(item, name) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style for what holds layers, one line for everything else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        return super().represent_mapping(tag, mapping, flow_style=not _holds_layers(mapping))
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        return super().represent_sequence(
+            tag, sequence, flow_style=not any(isinstance(item, dict | list) for item in sequence)
+        )
+
+
+def dump(data: dict[str, Any]) -> str:
+    """A spec's data as YAML text, a layer a line."""
+    parts = [
+        yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+        for key, value in data.items()
+    ]
+    return "".join(part[1:-2] + "\n" if part.startswith("{") else part for part in parts)
+
+
+def _holds_layers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_layers(item) for item in value.values())
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
