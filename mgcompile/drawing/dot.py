@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import graphviz
 
+from mgcompile.drawing.dashes import cut_dashes
 from mgcompile.drawing.figure import compose
 from mgcompile.drawing.lattice import Lattice
 from mgcompile.drawing.routing import ARROW
@@ -61,17 +62,24 @@ class _Plane:
             "fillcolor": sheet.fill,
             "color": sheet.stroke,
             "tooltip": graphviz.escape(sheet.title),
-            **({"shape": "circle"} if sheet.round else {}),
+            **self._junction(sheet),
         }
+
+    def _junction(self, sheet: Sheet) -> dict[str, str]:
+        if not sheet.round:
+            return {}
+        font = {"fontname": f"{FONT}-Bold", "fontsize": _number(sheet.text_size)}
+        return {"shape": "circle", "label": graphviz.escape(sheet.text), **font}
 
     def edge(self, strand: Strand) -> dict[str, str]:
         curve = strand.curve
-        tip = f"e,{self._place(curve.tip)} " if curve.tip else ""
+        splines = [" ".join(map(self._place, piece)) for piece in _visible(curve)]
+        if curve.tip:
+            splines[-1] = f"e,{self._place(curve.tip)} {splines[-1]}"
         return {
-            "pos": tip + " ".join(map(self._place, curve.points)),
+            "pos": ";".join(splines),
             "color": curve.line.colour,
             "penwidth": _number(curve.line.width),
-            "style": curve.line.style,
             "tooltip": graphviz.escape(strand.title),
         }
 
@@ -95,8 +103,9 @@ class _Plane:
         yield f"P {len(polygon.points)} {self._places(polygon.points)}"
 
     def _curve(self, curve: Curve) -> Iterator[str]:
-        yield f"S {_counted(curve.line.style)} S {_counted(f'setlinewidth({_number(curve.line.width)})')}"
-        yield f"c {_counted(curve.line.colour)} B {len(curve.points)} {self._places(curve.points)}"
+        yield f"S {_counted('solid')} S {_counted(f'setlinewidth({_number(curve.line.width)})')}"
+        yield f"c {_counted(curve.line.colour)}"
+        yield from (f"B {len(piece)} {self._places(piece)}" for piece in _visible(curve))
         if curve.tip:
             (tx, ty), (bx, by) = curve.tip, curve.points[-1]
             across = (by - ty) * 0.35, (tx - bx) * 0.35
@@ -116,6 +125,10 @@ class _Plane:
 
     def _places(self, points: tuple[Point, ...]) -> str:
         return " ".join(f"{_number(x)} {_number(self.height - y)}" for x, y in points)
+
+
+def _visible(curve: Curve) -> list[tuple[Point, ...]]:
+    return cut_dashes(curve.points, curve.line.dash) if curve.line.dash else [curve.points]
 
 
 def _counted(text: str) -> str:

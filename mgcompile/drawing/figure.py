@@ -26,7 +26,7 @@ def compose(lattice: Lattice, subtitle: str = "") -> Scene:
     left = MARGIN + max((text_width(text, NAME) for text in axis), default=0) + 12
     header = MARGIN + 12 + (14 if subtitle else 0)
     repeats = _stacked(lattice.repeats)
-    top = header + 14 + TIER * _tiers(repeats) + (4 if repeats else 0)
+    top = header + 17 + TIER * _tiers(repeats) + (4 if repeats else 0)
     geometry = measure(lattice, left, top)
     bottom = max((end for _, end in geometry.bounds.values()), default=top)
     right = max((end for _, end in geometry.spans), default=left)
@@ -64,8 +64,11 @@ def _sheet(number: int, cell: Cell, box: Box) -> Sheet:
             Polygon(side, palette.tint(colour, -0.12), line, 0.5),
         )
     fill = palette.front_colour(cell.kind)
-    round_ = cell.kind is Kind.FUSE
-    return Sheet(number, box.x, box.y, box.width, box.height, fill, line, faces, _tooltip(cell), round_)
+    place = (number, box.x, box.y, box.width, box.height)
+    if cell.kind is Kind.FUSE:
+        size = 8.5 if len(cell.label) == 1 else 5.0
+        return Sheet(*place, fill, line, faces, _tooltip(cell), round=True, text=cell.label, text_size=size)
+    return Sheet(*place, fill, line, faces, _tooltip(cell))
 
 
 def _tooltip(cell: Cell) -> str:
@@ -76,9 +79,6 @@ def _tooltip(cell: Cell) -> str:
 def _captions(geometry: Geometry) -> Iterator[Label]:
     for cell, box, lines in zip(geometry.lattice.cells, geometry.boxes, geometry.texts, strict=True):
         size = caption_size(cell)
-        if cell.kind is Kind.FUSE:
-            small = 8.5 if len(cell.label) == 1 else 5.0
-            yield Label(box.x, box.y + 0.35 * small, cell.label, small, bold=True)
         for place, line in enumerate(lines, 1):
             colour = palette.INK if place == 1 else palette.MUTED
             yield Label(box.x, box.bottom + place * (size + 0.5) - 0.5, line, size, colour)

@@ -52,7 +52,7 @@ Shape = Polygon | Curve | Label
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A cell: its front face around (x, y), the faces behind it; a circle where `round`. `title` is its tooltip."""
+    """A cell: its front face around (x, y), the faces behind it; a circle with a text where `round`. `title` is its tooltip."""
 
     cell: int
     x: float
@@ -64,6 +64,8 @@ class Sheet:
     faces: tuple[Polygon, ...]
     title: str
     round: bool = False
+    text: str = ""
+    text_size: float = 8.5
 
 
 @dataclass(frozen=True, slots=True)

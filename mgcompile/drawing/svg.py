@@ -78,6 +78,8 @@ def _sheet(sheet: Sheet) -> str:
     stroke = f'fill="{sheet.fill}" stroke="{sheet.stroke}" stroke-width="0.7"'
     if sheet.round:
         front = f'<circle cx="{_number(sheet.x)}" cy="{_number(sheet.y)}" r="{_number(sheet.width / 2)}" {stroke}/>'
+        size = sheet.text_size
+        front += _label(Label(sheet.x, sheet.y + 0.35 * size, sheet.text, size, bold=True))
     else:
         corner = f'x="{_number(sheet.x - sheet.width / 2)}" y="{_number(sheet.y - sheet.height / 2)}"'
         front = f'<rect {corner} width="{_number(sheet.width)}" height="{_number(sheet.height)}" {stroke}/>'

@@ -45,7 +45,8 @@ def _order(graph: Graph) -> Iterator[str]:
     for node in graph:
         for source in node.inputs:
             if source not in seen:
-                yield f"{node.name} reads {source}, which {'comes later' if source in graph.nodes else 'does not exist'}"
+                fault = "comes later" if source in graph.nodes else "does not exist"
+                yield f"{node.name} reads {source}, which {fault}"
         seen.add(node.name)
     if not nx.is_directed_acyclic_graph(graph.structure):
         yield "there is a cycle"

@@ -95,7 +95,8 @@ class Graph:
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.nodes)
         graph.add_edges_from((source, node.name) for node in self for source in node.inputs)
-        return nx.freeze(graph)
+        nx.freeze(graph)
+        return graph
 
     @property
     def input(self) -> Node:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -18,9 +19,11 @@ from mgcompile.graph.ops import Op
 from mgcompile.spec.fields import Bool, Expression, LevelChoice, Reference, as_expression
 
 if TYPE_CHECKING:
-    from mgcompile.spec.elaboration import Elaboration, Scope
+    from mgcompile.graph.builder import GraphBuilder
+    from mgcompile.spec.elaboration import Elaboration
+    from mgcompile.spec.scopes import Scope
 
-__all__ = ["LayerError", "LayerSpec", "Options", "Path", "Place", "Pyramid", "Share", "Step"]
+__all__ = ["LayerError", "LayerSpec", "Options", "Path", "Place", "Pyramid", "Share", "Step", "widths_of"]
 
 Path = tuple[str | int, ...]
 """Where something stands in a spec: ("layers", 5, "conv", "channels")."""
@@ -28,7 +31,8 @@ Path = tuple[str | int, ...]
 Pyramid = Mapping[int, str]
 """The grids at one point: level -> node name, fine to coarse."""
 
-T = TypeVar("T")
+
+Built = TypeVar("Built", bound="LayerSpec")
 
 
 class LayerError(MgcompileError):
@@ -45,7 +49,7 @@ class Options(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        use_attribute_docstrings=False,
         defer_build=True,
         alias_generator=lambda name: name.removesuffix("_"),
         populate_by_name=True,
@@ -141,6 +145,12 @@ class LayerSpec(Options):
     kind: ClassVar[str]
     """The key of the layer in a spec."""
 
+    @classmethod
+    def made(cls, **values: Any) -> Self:
+        """A layer that mgcompile itself makes, of values that have been validated before."""
+        made: Self = _blank(cls).model_copy(update=values)
+        return made
+
     def expand(self, place: Place) -> Sequence[Step] | None:
         """What this layer stands for at this place, or None where it is primitive. A single step without an id takes
         this layer's place and name; otherwise they form a group. Raises `LayerError`.
@@ -157,6 +167,11 @@ class LayerSpec(Options):
     def canonical(self, place: Place) -> LayerSpec:
         """The same layer with what it takes from its place said; for primitive layers."""
         return self
+
+
+@cache
+def _blank(cls: type[Built]) -> Built:
+    return cls.model_construct()
 
 
 @dataclass
@@ -182,11 +197,11 @@ class Place:
 
     def look(self, reference: str, *option: str | int) -> Pyramid:
         """The pyramid that a reference leads to. Raises `LayerError` where it leads nowhere."""
-        return self.elaboration.look(reference, self._around, option)
+        return self.elaboration.references.look(reference, self._around, option)
 
     def widths(self, pyramid: Pyramid) -> dict[int, int]:
         """The channels (or features) of a pyramid's grids."""
-        return {level: _width(self.elaboration.builder.types[node]) for level, node in pyramid.items()}
+        return widths_of(pyramid, self.elaboration.builder)
 
     @property
     def _around(self) -> Scope:
@@ -205,7 +220,7 @@ class Place:
             raise LayerError(f"{self.kind} acts on grids and receives {next(iter(values.values()))}")
         return grids
 
-    def each(self, value: T | list[T], *option: str | int) -> dict[int, T]:
+    def each(self, value: Any, *option: str | int) -> dict[int, Any]:
         """An option's value for each grid received. A list of another length is a mistake of the user; the elaboration
         goes on with a guess so as to find others.
         """
@@ -240,7 +255,7 @@ class Place:
 
     def absolute(self, reference: str, *option: str | int) -> str:
         """A user's reference as one that means the same everywhere. Raises `LayerError` where it leads nowhere."""
-        return self.elaboration.absolute(reference, self._around, option)
+        return self.elaboration.references.absolute(reference, self._around, option)
 
     def step(self, layer: LayerSpec, id: str = "", **common: Any) -> Step:
         """A step made by this layer."""
@@ -262,8 +277,10 @@ class Place:
         return levels
 
 
-def _width(value: Value) -> int:
-    return value.channels if isinstance(value, Grid) else value.features
+def widths_of(pyramid: Pyramid, builder: GraphBuilder) -> dict[int, int]:
+    """The channels of each grid, the features of each vector."""
+    values = {level: builder.types[node] for level, node in pyramid.items()}
+    return {level: value.channels if isinstance(value, Grid) else value.features for level, value in values.items()}
 
 
 def _listed(levels: Sequence[int]) -> str:

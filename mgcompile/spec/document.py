@@ -29,7 +29,7 @@ def _size(value: Any) -> tuple[int, int]:
     sides = [int(side) if isinstance(side, str) and side.isdecimal() and len(side) < 8 else side for side in sides]
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_SIZE for side in sides):
         raise wrong(f"a size from 1 to {MOST_SIZE}: an integer, HxW or [height, width]", value)
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
 
 
 SIDE = {"type": "integer", "minimum": 1, "maximum": MOST_SIZE}
@@ -58,7 +58,7 @@ class InputSpec(Options):
 
     channels: Count = 3
     """Channels of the image."""
-    size: Annotated[tuple[int, int], Option(_size, SIZE_SCHEMA, lambda value: list(value))]
+    size: Annotated[tuple[int, int], Option(_size, SIZE_SCHEMA, list)]
     """The nominal size: an integer, HxW, or [height, width]. The model takes other sizes too."""
 
 
@@ -80,18 +80,18 @@ class Param(Options):
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value; empty where nothing is."""
-        if (
-            self.default is not None
-            and not isinstance(self.default, Expression)
-            and kind_of(value) != kind_of(self.default)
-        ):
-            if (kind_of(value), kind_of(self.default)) != ("an integer", "a number"):
-                return f"expected {kind_of(self.default)} like {self.default!r}, found {value!r}"
+        fixed = self.default is not None and not isinstance(self.default, Expression)
+        kinds = kind_of(value), kind_of(self.default)
+        if fixed and kinds[0] != kinds[1] and kinds != ("an integer", "a number"):
+            return f"expected {kinds[1]} like {self.default!r}, found {value!r}"
         if self.choices is not None and value not in self.choices:
             return f"expected one of {', '.join(map(str, self.choices))}, found {value!r}"
-        for bound, wrong_side in ((self.min, lambda: value < self.min), (self.max, lambda: value > self.max)):
-            if bound is not None and (kind_of(value) not in ("an integer", "a number") or wrong_side()):
-                return f"expected a number {'at least' if bound is self.min else 'at most'} {bound}, found {value!r}"
+        if kind_of(value) not in ("an integer", "a number"):
+            return "" if self.min is self.max is None else f"expected a number, found {value!r}"
+        if self.min is not None and value < self.min:
+            return f"expected at least {self.min}, found {value!r}"
+        if self.max is not None and value > self.max:
+            return f"expected at most {self.max}, found {value!r}"
         return ""
 
 

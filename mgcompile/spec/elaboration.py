@@ -7,8 +7,8 @@ are only looked at for mistakes that do not need it, so that every message is ab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,50 +18,19 @@ from mgcompile.errors import Problem, ShapeError
 from mgcompile.graph import Graph, Layer
 from mgcompile.graph.builder import INPUT, GraphBuilder
 from mgcompile.graph.ops import Op
-from mgcompile.spec.base import LayerError, LayerSpec, Path, Place, Pyramid, Share, Step
-from mgcompile.spec.document import Document, Output, Param
-from mgcompile.spec.expressions import ExpressionError, evaluate, names_in
+from mgcompile.spec.base import LayerError, Path, Place, Pyramid, Share, Step
+from mgcompile.spec.binding import Binding
+from mgcompile.spec.document import Document, Output
 from mgcompile.spec.fields import Expression, LevelChoice
-from mgcompile.spec.items import COMMON, CommonOptions, Item, item_of
+from mgcompile.spec.items import COMMON, Item, item_of
 from mgcompile.spec.problems import validation_problems
+from mgcompile.spec.scopes import RESERVED, References, Scope, Unknown
 from mgcompile.spec.source import Source
 from mgcompile.spec.tree import path_text
-from mgcompile.spec.writing import written
 
-__all__ = ["Elaboration", "Scope"]
+__all__ = ["Elaboration"]
 
 MOST_DEPTH = 60
-LOCAL_NAMES = ("incoming", "levels", "distance", "source", "target", "step", "channels")
-RESERVED = ("input", "start", "previous")
-
-
-class _Unknown(Exception):
-    """A pyramid that is needed is unknown because of a mistake that has been reported."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What a list of layers shares: names of nodes and of weights, what expressions know, where references look."""
-
-    path: str = ""
-    weights: str = ""
-    parent: Scope | None = None
-    user: bool = True
-    start: Pyramid | None = None
-    names: Mapping[str, Any] = field(default_factory=dict)
-    blocks: tuple[str, ...] = ()
-    shared_levels: bool = False
-    shared_norm: bool = True
-    owned: bool = True
-    depth: int = 0
-
-    def under(self, id: str) -> str:
-        """The path of a layer in this scope."""
-        return f"{self.path}.{id}" if self.path else id
-
-    def weights_under(self, id: str) -> str:
-        """The path of a layer's weights in this scope."""
-        return f"{self.weights}.{id}" if self.weights else id
 
 
 class Elaboration:
@@ -74,13 +43,9 @@ class Elaboration:
         self.problems: set[Problem] = set()
         size = document.input.size
         self.builder = GraphBuilder(name, document.input.channels, size)
-        self.pyramids: dict[str, Pyramid | None] = {INPUT: {0: INPUT}}
-        self.scopes: dict[str, Scope] = {}
+        self.references = References()
+        self.binding = Binding(document, params, self.builder)
         self.canonical: list[dict[str, Any]] = []
-        self.defaults = {
-            kind: {name: getattr(options, name) for name in options.model_fields_set}
-            for kind, options in document.defaults.options.items()
-        }
 
     def run(self) -> Graph | None:
         """The graph, or None where there are problems."""
@@ -119,41 +84,6 @@ class Elaboration:
         steps = (self._user_step(item_of(item), where) for item in items)
         return tuple(replace(step, user=False, defaulted=True) for step in steps)
 
-    def absolute(self, reference: str, scope: Scope, option: Path = ()) -> str:
-        """A reference as one that means the same everywhere. Raises `LayerError` where it leads nowhere."""
-        if reference in RESERVED:
-            return reference
-        return "." + self._resolve(reference, scope, option)
-
-    def look(self, reference: str, scope: Scope, option: Path = ()) -> Pyramid:
-        """The pyramid that a reference leads to. Raises `LayerError` where it leads nowhere."""
-        if reference == "start":
-            found = scope.start
-        else:
-            found = self.pyramids[INPUT if reference == "input" else self._resolve(reference, scope, option)]
-        if found is None:
-            raise _Unknown
-        return found
-
-    def _resolve(self, reference: str, scope: Scope, option: Path) -> str:
-        path = reference.lstrip(".")
-        inner: Scope | None = None if reference.startswith(".") else scope
-        first = True
-        while inner is not None:
-            # The scope at hand is always searched; beyond it only those whose names a user chose.
-            if (first or inner.user) and inner.under(path) in self.pyramids:
-                return inner.under(path)
-            inner, first = inner.parent, False
-        if path in self.pyramids:
-            return path
-        prefixes = [path[:at] for at, character in enumerate(path) if character == "."]
-        if any(self.pyramids.get(prefix, {}) is None for prefix in prefixes):
-            raise _Unknown
-        known = [name for name in self.pyramids if name != INPUT]
-        near = get_close_matches(path, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "a layer can be named with id, and only earlier ones can be read"
-        raise LayerError(f"no earlier layer is called {reference!r}; {hint}", *option)
-
     def add_node(self, place: Place, op: Op, inputs: Sequence[str], level: int, part: str) -> str:
         """Add a node for a layer; its name."""
         scope, tail = place.scope, f".{part}" if part else ""
@@ -177,31 +107,9 @@ class Elaboration:
         if name in place.scope.blocks:
             chain = " -> ".join([*place.scope.blocks, name])
             raise LayerError(f"block {name!r} uses itself: {chain}", "use")
-        block, where = blocks[name], ("blocks", name)
-        for unknown in given.keys() - block.params.keys():
-            near = get_close_matches(unknown, block.params, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(block.params) or 'none'}"
-            raise LayerError(f"block {name!r} has no parameter {unknown!r}; {hint}", unknown)
-        names = dict(self.params)
-        for key, param in block.params.items():
-            names[key] = self._argument(key, param, given, names, (*where, "params", key))
-        steps = self.steps(block.layers, (*where, "layers"))
+        names = self.binding.arguments(name, blocks[name], given)
+        steps = self.steps(blocks[name].layers, ("blocks", name, "layers"))
         return place.group(steps, names=names, closed=True, user=True, block=name)
-
-    def _argument(self, key: str, param: Param, given: Mapping[str, Any], names: Mapping[str, Any], where: Path) -> Any:
-        if key in given:
-            if problem := param.problem(given[key]):
-                raise LayerError(problem, key)
-            return given[key]
-        if param.default is None:
-            raise LayerError(f"parameter {key!r} has no default and is not given", key)
-        if isinstance(param.default, Expression):
-            try:
-                return evaluate(param.default, names)
-            except ExpressionError as error:
-                self.report(where, str(error))
-                raise _Unknown from None
-        return param.default
 
     # The walk.
 
@@ -226,7 +134,7 @@ class Elaboration:
     def _name(self, step: Step, scope: Scope, counts: dict[str, int], taken: set[str], seen: set[str]) -> str:
         """The layer's id: as given, or its kind with a number."""
         kind = step.layer.kind if step.layer else "group"
-        id = self._common(step, "id", scope, None) or ""
+        id = self.binding.common(step, "id", scope, None) or ""
         if id in RESERVED:
             raise LayerError(f"{id!r} is reserved and cannot be an id", "id")
         if id in seen:
@@ -245,7 +153,7 @@ class Elaboration:
         kind = step.layer.kind if step.layer else "group"
         try:
             result = self._placed(step, id, scope, pyramid, item)
-        except _Unknown:
+        except Unknown:
             pass
         except LayerError as error:
             common = error.option[:1] and error.option[0] in COMMON
@@ -253,33 +161,33 @@ class Elaboration:
         except ShapeError as error:
             self.report((*step.where, kind) if step.user else step.where, str(error))
         except ValidationError as error:
-            for problem in validation_problems(error, self.source, (*step.where, kind), type(step.layer)):
+            for problem in validation_problems(
+                error, self.source, (*step.where, kind), type(step.layer or self.document)
+            ):
                 self.problems.add(problem)
         if result is None:
             self._look_inside(step, path, scope)
-        self.pyramids[path] = result
+        self.references.pyramids[path] = result
         out.append(item)
         return result
 
     def _placed(
         self, step: Step, id: str, scope: Scope, pyramid: Pyramid | None, item: dict[str, Any]
     ) -> Pyramid | None:
-        reference = self._common(step, "from_", scope, None)
+        reference = self.binding.common(step, "from_", scope, None)
         if reference and reference != "previous":
-            item["from"] = self.absolute(reference, scope, ("from",))
-            pyramid = self.look(reference, scope, ("from",))
+            item["from"] = self.references.absolute(reference, scope, ("from",))
+            pyramid = self.references.look(reference, scope, ("from",))
         if pyramid is None or step.unknown:
-            raise _Unknown
-        inner = self._inner_scope(step, id, scope, pyramid, item)
-        chosen: LevelChoice | None = self._common(step, "on", scope, pyramid)
+            raise Unknown
+        chosen: LevelChoice | None = self.binding.common(step, "on", scope, pyramid)
         acted = pyramid
         if chosen is not None:
-            place = Place(self, inner, inner.path, step.where, "", pyramid)
-            levels = place.pick(chosen, "on")
+            levels = Place(self, scope, "", step.where, "", pyramid).pick(chosen, "on")
             item["on"] = list(levels)
             acted = {level: pyramid[level] for level in levels}
-        inner = replace(inner, start=acted)
-        repeat = self._common(step, "repeat", scope, acted)
+        inner = self._inner_scope(step, id, scope, acted, item)
+        repeat = self.binding.common(step, "repeat", scope, acted)
         if repeat is None:
             result = self._act(step, inner, acted, item)
         else:
@@ -288,7 +196,7 @@ class Elaboration:
 
     def _repeated(self, step: Step, repeat: int, inner: Scope) -> tuple[Step, ...]:
         once = replace(step, from_=None, on=None, repeat=None, share=None, lands=None)
-        steps = [replace(once, id=str(index)) for index in range(repeat)]
+        steps = [replace(once, id=str(index), names={**step.names, "index": index}) for index in range(repeat)]
         if step.share and step.share.repeats and repeat > 1:
             tied = Share(with_=f".{inner.path}.0", norm=step.share.norm)
             steps[1:] = [replace(later, share=tied) for later in steps[1:]]
@@ -311,20 +219,20 @@ class Elaboration:
         )
         if step.share is not None:
             inner = self._shared(step, inner, item)
-        self.scopes[inner.path] = inner
+        self.references.scopes[inner.path] = inner
         return inner
 
     def _shared(self, step: Step, inner: Scope, item: dict[str, Any]) -> Scope:
-        share = step.share.bind(self._evaluator(inner, None)) if step.share else Share()
+        share = step.share.bind(self.binding.evaluator(inner, None)) if step.share else Share()
         levels = inner.shared_levels if share.levels is None else share.levels
         item["share"] = {"levels": levels, "norm": share.norm}
         inner = replace(inner, shared_levels=levels, shared_norm=inner.shared_norm and share.norm)
         if share.with_ is None:
             return inner
-        path = self._resolve(share.with_, inner.parent or inner, ("share", "with"))
-        owner = self.scopes.get(path)
+        path = self.references.resolve(share.with_, inner.parent or inner, ("share", "with"))
+        owner = self.references.scopes.get(path)
         if owner is None:
-            raise _Unknown
+            raise Unknown
         item["share"] = {"with": f".{path}", "levels": owner.shared_levels, "norm": share.norm}
         return replace(inner, weights=owner.weights, shared_levels=owner.shared_levels, owned=False)
 
@@ -332,21 +240,22 @@ class Elaboration:
         """What a layer does with the levels that it acts on."""
         if step.layer is None:
             return self._group(step.steps, inner, acted, item)
-        layer = self._bound(step, inner, acted)
+        layer = self.binding.layer(step, inner, acted)
         layer.check()
         place = Place(self, inner, inner.path, step.where, layer.kind, acted)
         expansion = layer.expand(place)
         if expansion is None:
-            item[layer.kind] = written(layer.canonical(place))
+            item[layer.kind] = layer.canonical(place)
             return dict(sorted(layer.build(place).items()))
         if len(expansion) == 1 and not expansion[0].id:
             only = expansion[0]
             if only.names or only.block or only.steps:
                 names = dict(only.names) if only.closed else {**inner.names, **only.names}
                 blocks = (*inner.blocks, only.block) if only.block else inner.blocks
-                inner = replace(inner, names=names, user=only.user, blocks=blocks)
-            return self._act(replace(only, lands=None), inner, acted, item)
-        return self._group(expansion, replace(inner, user=False), acted, item)
+                inner.names, inner.user, inner.blocks = names, only.user, blocks
+            return self._act(only, inner, acted, item)
+        inner.user = False
+        return self._group(expansion, inner, acted, item)
 
     def _group(self, steps: Sequence[Step], inner: Scope, acted: Pyramid, item: dict[str, Any]) -> Pyramid | None:
         out: list[dict[str, Any]] = []
@@ -366,55 +275,6 @@ class Elaboration:
             )
         return dict(sorted({**passed, **result}.items()))
 
-    # Expressions.
-
-    def _bound(self, step: Step, scope: Scope, pyramid: Pyramid | None) -> LayerSpec:
-        """The layer with its defaults and with every expression's value."""
-        layer = step.layer
-        assert layer is not None
-        evaluate_at = self._evaluator(scope, pyramid)
-        values: dict[str, Any] = {}
-        if step.user or step.defaulted:
-            for cls in reversed(type(layer).__mro__):
-                values |= {
-                    k: v
-                    for k, v in self.defaults.get(getattr(cls, "kind", ""), {}).items()
-                    if k in type(layer).model_fields
-                }
-        if values.keys() - layer.model_fields_set:
-            given = {name: getattr(layer, name) for name in layer.model_fields_set}
-            layer = type(layer).model_validate({**values, **given, **(layer.__pydantic_extra__ or {})})
-        return layer.bind(evaluate_at)
-
-    def _evaluator(self, scope: Scope, pyramid: Pyramid | None) -> Callable[[Expression, Path], Any]:
-        def value(text: Expression, option: Path) -> Any:
-            return self._value(text, scope, pyramid, option)
-
-        return value
-
-    def _value(self, text: Expression, scope: Scope, pyramid: Pyramid | None, option: Path) -> Any:
-        names: dict[str, Any] = dict(scope.names)
-        if pyramid is not None:
-            place = Place(self, scope, scope.path, (), "", pyramid)
-            names |= {"incoming": list(place.channels.values()), "levels": list(pyramid)}
-        elif names_in(text) & {"incoming", "levels"}:
-            raise _Unknown
-        try:
-            return evaluate(text, names)
-        except ExpressionError as error:
-            raise LayerError(str(error), *option) from None
-
-    def _common(self, step: Step, name: str, scope: Scope, pyramid: Pyramid | None) -> Any:
-        """One of the options that every layer has, with its value."""
-        value = getattr(step, name)
-        if not isinstance(value, Expression):
-            return value
-        names = replace(scope, names={**scope.names, **step.names})
-        bound = CommonOptions.model_construct({name}, **{name: value}).bind(self._evaluator(names, pyramid))
-        return getattr(bound, name)
-
-    # The rest.
-
     def _look_inside(self, step: Step, path: str, scope: Scope) -> None:
         """Find the mistakes in a layer whose pyramid is unknown that do not need it."""
         layer = step.layer
@@ -426,7 +286,8 @@ class Elaboration:
             if name in ("with_", "like"):
                 self._check_references(value if isinstance(value, list) else [value], scope, where)
             elif isinstance(value, Expression):
-                self._check_names(value, scope, where)
+                for message in self.binding.unknown_names(value, scope):
+                    self.report(where, message)
             elif isinstance(value, list) and value and isinstance(value[0], Item):
                 inner = Scope(f"{path}.{option}", parent=scope, names=scope.names, depth=scope.depth + 1)
                 self._walk(self.steps(value, where), inner, None, [])
@@ -435,17 +296,11 @@ class Elaboration:
         for reference in references:
             try:
                 if not isinstance(reference, Expression):
-                    self.absolute(reference, scope)
+                    self.references.absolute(reference, scope)
             except LayerError as error:
                 self.report(where, str(error))
-            except _Unknown:
+            except Unknown:
                 continue
-
-    def _check_names(self, text: Expression, scope: Scope, where: Path) -> None:
-        known = {*scope.names, *LOCAL_NAMES}
-        for unknown in sorted(names_in(text) - known):
-            near = get_close_matches(unknown, known, 1)
-            self.report(where, f"unknown name {unknown!r} in {text}" + (f"; did you mean {near[0]}?" if near else ""))
 
     def _outputs(self, scope: Scope, last: Pyramid | None) -> dict[str, str]:
         outputs: dict[str, str] = {}
@@ -453,15 +308,12 @@ class Elaboration:
         for name, output in named.items():
             where: Path = ("outputs", name) if name else ("layers",)
             try:
-                if output.from_ == "previous":
-                    pyramid = last
-                else:
-                    pyramid = self.look(output.from_, scope)
+                pyramid = last if output.from_ == "previous" else self.references.look(output.from_, scope)
                 if pyramid is None:
                     continue
                 place = Place(self, scope, "", where, "", pyramid)
                 levels = place.pick(output.level, "level") if output.level else place.levels
-            except _Unknown:
+            except Unknown:
                 continue
             except LayerError as error:
                 self.report((*where, *error.option), str(error))

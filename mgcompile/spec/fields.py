@@ -259,7 +259,7 @@ def _levels(value: Any) -> LevelChoice:
         case int() if abs(value) <= MOST_LEVELS:
             return LevelChoice(levels=(value,))
         case "finest" | "coarsest":
-            return LevelChoice(**{value: 1})
+            return LevelChoice(finest=int(value == "finest"), coarsest=int(value == "coarsest"))
         case {"finest": int(count), **rest} if count and not rest:
             return LevelChoice(finest=count)
         case {"coarsest": int(count), **rest} if count and not rest:

@@ -87,7 +87,9 @@ def item_of(value: Any) -> Item:
     if not kinds and not faults:
         faults.append(Fault((), f"no layer; expected one of {', '.join(layer_classes())}"))
     common = _validated(CommonOptions, {key: value[key] for key in value if key in COMMON}, (), faults)
-    layers = [_validated(layer_classes()[kind], value[kind], (kind,), faults) for kind in kinds]
+    # A bare layer has its defaults: null, which is `none` where an option is a norm or an activation, does not switch it off.
+    given = {kind: {} if value[kind] is None else value[kind] for kind in kinds}
+    layers = [_validated(layer_classes()[kind], given[kind], (kind,), faults) for kind in kinds]
     return Item(layers[0] if layers else None, common or CommonOptions(), tuple(faults))
 
 

@@ -38,7 +38,7 @@ class _Counter:
 
     def _value(self, value: Any) -> int:
         if isinstance(value, list) and value and isinstance(value[0], Item):
-            return self.layers(value)  # type: ignore[arg-type]
+            return self.layers(value)
         return sum(map(self._value, value)) if isinstance(value, list) and value and isinstance(value[0], list) else 0
 
     def _block(self, name: str) -> int:
@@ -53,7 +53,7 @@ class _Counter:
         repeat = item.common.repeat
         if isinstance(repeat, Expression):
             try:
-                repeat = evaluate(repeat, self.names)  # type: ignore[assignment]
+                repeat = evaluate(repeat, self.names)
             except ExpressionError:
                 return 1
         return repeat if isinstance(repeat, int) else 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -22,9 +24,9 @@ from mgcompile.spec.limits import check_length
 from mgcompile.spec.problems import fault_problems, validation_problems
 from mgcompile.spec.source import Source, parse_source, read_source, source_of_mapping
 from mgcompile.spec.tree import path_text
-from mgcompile.spec.writing import dump
+from mgcompile.spec.writing import dump, plain
 
-__all__ = ["Spec", "SpecLike", "load", "parse_param", "zoo_folder", "zoo_names"]
+__all__ = ["Spec", "SpecLike", "load", "parse_param", "parse_spec", "zoo_folder", "zoo_names"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Spec:
             "channels": self.document.input.channels,
             "size": height if height == width else [height, width],
         }
-        data["layers"] = self._elaborated[1]
+        data["layers"] = plain(self._elaborated[1])
         if self.document.outputs:
             data["outputs"] = {key: self._output(key) for key in self.document.outputs}
         return load(data)
@@ -95,6 +97,11 @@ def load(source: SpecLike, *, params: Mapping[str, Any] | None = None) -> Spec:
             return source
         return _checked(source.source, {**source.overrides, **params})
     return _checked(_read(source), dict(params or {}))
+
+
+def parse_spec(text: str, file: str) -> Spec:
+    """The checked spec in a YAML text; `file` is the name to show. Raises `SpecError`."""
+    return _checked(parse_source(text, file, zoo=zoo_folder()), {})
 
 
 def parse_param(text: str) -> tuple[str, Any]:
@@ -133,6 +140,23 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
 
 
 def _checked(source: Source, overrides: Mapping[str, Any]) -> Spec:
+    with _garbage_kept():
+        return _elaborated(source, overrides)
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Without the collector, which would go over a growing graph again and again and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
     try:
         document = Document.model_validate(source.data)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from mgcompile.spec.base import Options
 from mgcompile.spec.fields import LevelChoice
 
-__all__ = ["dump", "written"]
+__all__ = ["dump", "plain", "written"]
 
 
 def written(options: Options) -> Any:
@@ -30,6 +30,21 @@ def written(options: Options) -> Any:
     if short and data.keys() == {short} and not isinstance(data[short], dict):
         return data[short]
     return data
+
+
+def plain(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Canonical items, whose layers are options still, as plain data."""
+    return [
+        {
+            key: {"layers": plain(value["layers"])}
+            if key == "group"
+            else written(value)
+            if isinstance(value, Options)
+            else value
+            for key, value in item.items()
+        }
+        for item in items
+    ]
 
 
 def _plain(value: Any, name: str) -> Any:

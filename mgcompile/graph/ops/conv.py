@@ -22,8 +22,8 @@ __all__ = ["Conv", "Linear", "TransposedConv"]
 class Conv(Op):
     """2-D convolution: (n, h, w) -> (channels, ceil(h / stride), ceil(w / stride)).
 
-    `padding` None keeps that size for every kernel and dilation; a number pads so many zeros on all four sides. MACs are
-    `kernel_h * kernel_w * n / groups` for each output element.
+    `padding` None keeps that size for every kernel and dilation; a number pads so many zeros on all four sides. MACs
+    are `kernel_h * kernel_w * n / groups` for each output element.
     """
 
     channels: int

@@ -95,7 +95,7 @@ class Maximum(_Elementwise):
 
 @dataclass(frozen=True)
 class Product(_Elementwise):
-    """The product of all inputs; one of a single cell, or of a single channel, scales all cells or channels of the others."""
+    """The product of all inputs; one of a single cell, or of a single channel, scales all those of the others."""
 
     def infer(self, *inputs: Value) -> Value:
         if not any(isinstance(value, Grid) for value in inputs):

@@ -174,7 +174,7 @@ class Conv(ConvOptions):
         return self if self.channels else self.model_copy(update={"channels": list(place.channels.values())})
 
     def _exchange(self) -> Exchange:
-        return Exchange(**{name: getattr(self, name) for name in Communication.model_fields})
+        return Exchange.made(**{name: getattr(self, name) for name in Communication.model_fields})
 
     def _parts(self, place: Place, level: int | None = None) -> list[Step]:
         """Convolution, norm and activation in their order, for all grids or for one."""

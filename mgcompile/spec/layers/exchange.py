@@ -121,8 +121,8 @@ class Exchange(Communication):
             return None
         fused = [place.group(self._ways(place, level), f"level{level}", from_="start") for level in receivers]
         if rest := [level for level in place.levels if level not in receivers]:
-            fused.append(place.step(Select(levels=LevelChoice(tuple(rest))), "rest", from_="start"))
-        return [*fused, place.step(Join(with_=[step.id for step in fused[:-1]]), "all")]
+            fused.append(place.step(Select.made(levels=LevelChoice(tuple(rest))), "rest", from_="start"))
+        return [*fused, place.step(Join.made(with_=[step.id for step in fused[:-1]]), "all")]
 
     def in_sequence(self, receivers: Sequence[int]) -> list[tuple[int, Exchange]]:
         """One exchange for each level, in the order of the flow; each sees what those before it made."""
@@ -159,19 +159,19 @@ class Exchange(Communication):
     def _ways(self, place: Place, level: int) -> list[Step]:
         """The branches that lead to a level, their fusion, and the body after it."""
         ways = [self._way(place, source, level) for source in self.sources(level, place.levels)]
-        here = place.step(Select(levels=LevelChoice((level,))))
+        here = place.step(Select.made(levels=LevelChoice((level,))))
         ways += [
             place.group([here], f"with{index}", from_=place.absolute(other, "with", index))
             for index, other in enumerate(self.with_)
         ]
         first, *others = [way.id for way in ways]
-        fuse = Join(with_=others, fuse=self.fuse, normalize=self.normalize)
+        fuse = Join.made(with_=others, fuse=self.fuse, normalize=self.normalize)
         steps = [*ways, place.step(fuse, "fuse", from_=first)]
         return steps + ([place.group(place.steps(self.body, "body"), "body", user=True)] if self.body else [])
 
     def _way(self, place: Place, source: int, level: int) -> Step:
         """A branch from one level to another."""
-        steps = [place.step(Select(levels=LevelChoice((source,))), "select")]
+        steps = [place.step(Select.made(levels=LevelChoice((source,))), "select")]
         option = "same" if source == level else "down" if source < level else "up"
         body = getattr(self, option)
         names = {"distance": abs(source - level), "source": place.channels[source], "target": place.channels[level]}

@@ -85,13 +85,16 @@ class Classify(LayerSpec):
 
     def expand(self, place: Place) -> Sequence[Step] | None:
         steps = one_grid(place, self.level)
-        steps += [place.step(GlobalPool(by=self.pool, cells=self.cells), "pool"), place.step(Flatten(), "flatten")]
+        steps += [
+            place.step(GlobalPool.made(by=self.pool, cells=self.cells), "pool"),
+            place.step(Flatten.made(), "flatten"),
+        ]
         for index, features in enumerate(self.hidden):
-            steps += [place.step(Linear(features=features), f"hidden{index}"), place.step(self.act, f"act{index}")]
-            steps += [place.step(Dropout(p=self.dropout), f"dropout{index}")] if self.dropout else []
+            steps += [place.step(Linear.made(features=features), f"hidden{index}"), place.step(self.act, f"act{index}")]
+            steps += [place.step(Dropout.made(p=self.dropout), f"dropout{index}")] if self.dropout else []
         if self.dropout and not self.hidden:
-            steps.append(place.step(Dropout(p=self.dropout), "dropout"))
-        return [*steps, place.step(Linear(features=self.classes), "linear")]
+            steps.append(place.step(Dropout.made(p=self.dropout), "dropout"))
+        return [*steps, place.step(Linear.made(features=self.classes), "linear")]
 
 
 class Predict(LayerSpec):
@@ -118,21 +121,27 @@ class Predict(LayerSpec):
     def expand(self, place: Place) -> Sequence[Step] | None:
         steps = one_grid(place, self.level)
         level = place.pick(self.level, "level")[0] if self.level else place.levels[0]
-        bare = {"norm": Norm(by="none"), "act": Act(by="none"), "reach": 0}
-        conv = Conv(channels=self.classes, kernel=self.kernel, bias=self.bias, **bare)
+        conv = Conv.made(
+            channels=self.classes,
+            kernel=self.kernel,
+            bias=self.bias,
+            reach=0,
+            norm=Norm(by="none"),
+            act=Act(by="none"),
+        )
         steps += [place.step(conv, "conv")]
         steps += [place.step(self.act, "act")] if self.act.by != "none" else []
         if self.to is None or self.to == level:
             return steps
         if self.to > level:
             raise LayerError(f"level {self.to} is coarser than the grid at level {level}", "to")
-        return [*steps, place.step(Up(by=self.by, steps=level - self.to), "up")]
+        return [*steps, place.step(Up.made(by=self.by, steps=level - self.to), "up")]
 
 
 def one_grid(place: Place, level: LevelChoice | None) -> list[Step]:
     """The step that selects the grid to read. Raises `LayerError` where it is not clear which."""
     if level and len(place.pick(level, "level")) == 1:
-        return [place.step(Select(levels=level), "select")]
+        return [place.step(Select.made(levels=level), "select")]
     if level or len(place.levels) > 1:
         levels = ", ".join(map(str, place.levels))
         raise LayerError(f"there are grids at levels {levels}; say which one to read with level", "level")

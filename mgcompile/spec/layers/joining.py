@@ -89,7 +89,7 @@ class Parallel(LayerSpec):
             for index, branch in enumerate(self.branches)
         ]
         first, *others = [group.id for group in groups]
-        join = Join(with_=others, fuse=self.fuse, normalize=self.normalize)
+        join = Join.made(with_=others, fuse=self.fuse, normalize=self.normalize)
         return [*groups, place.step(join, "join", from_=first)]
 
 
@@ -104,4 +104,4 @@ class Gate(LayerSpec):
 
     def expand(self, place: Place) -> Sequence[Step] | None:
         body = place.group(place.steps(self.body, "body"), "body", user=True)
-        return [body, place.step(Join(with_=["body"], fuse="product"), "scale", from_="start")]
+        return [body, place.step(Join.made(with_=["body"], fuse="product"), "scale", from_="start")]

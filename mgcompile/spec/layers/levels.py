@@ -72,11 +72,11 @@ class Pool(LayerSpec):
             raise LayerError(f"merging needs two grids; there is one, at level {place.levels[0]}", "merge")
         kernels = self.kernel[:-1] if isinstance(self.kernel, list) else self.kernel
         pool = self.model_copy(update={"merge": False, "kernel": kernels})
-        finer = [place.step(Select(levels=LevelChoice(place.levels[:-1])), "select"), place.step(pool, "pool")]
+        finer = [place.step(Select.made(levels=LevelChoice(place.levels[:-1])), "select"), place.step(pool, "pool")]
         return [
             place.group(finer, "finer"),
-            place.step(Select(levels=LevelChoice(place.levels[-1:])), "coarsest", from_="start"),
-            place.step(Join(with_=["coarsest"]), "join", from_="finer"),
+            place.step(Select.made(levels=LevelChoice(place.levels[-1:])), "coarsest", from_="start"),
+            place.step(Join.made(with_=["coarsest"]), "join", from_="finer"),
         ]
 
     def build(self, place: Place) -> Pyramid:
@@ -161,7 +161,7 @@ class Drop(_Choosing):
         left = tuple(level for level in place.levels if level not in gone)
         if not left:
             raise LayerError("no grid would be left", "levels")
-        return [place.step(Select(levels=LevelChoice(left)))]
+        return [place.step(Select.made(levels=LevelChoice(left)))]
 
 
 class Extend(LayerSpec):
@@ -181,10 +181,10 @@ class Extend(LayerSpec):
             [{"pool": {}} if self.at == "coarser" else {"up": {}}]
         )
         new = [
-            place.step(Select(levels=LevelChoice((level,))), "select"),
+            place.step(Select.made(levels=LevelChoice((level,))), "select"),
             place.group(way, "layers", user=True),
         ]
-        return [place.group(new, "new"), place.step(Join(with_=["new"]), "join", from_="start")]
+        return [place.group(new, "new"), place.step(Join.made(with_=["new"]), "join", from_="start")]
 
 
 def check_stride(stride: int) -> None:

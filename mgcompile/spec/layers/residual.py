@@ -27,8 +27,8 @@ class Shortcut(LayerSpec):
     like: Reference
     """The id of the pyramid to agree with."""
     by: Annotated[str, SHORTCUT] = "auto"
-    """`identity` where nothing changes; `pad` appends zero channels (and skips cells); `project` is a 1x1 convolution with
-    its norm; `auto` pads where channels grow and projects where they shrink or the level changes.
+    """`identity` where nothing changes; `pad` appends zero channels (and skips cells); `project` is a 1x1 convolution
+    with its norm; `auto` pads where channels grow and projects where they shrink or the level changes.
     """
 
     def expand(self, place: Place) -> Sequence[Step] | None:
@@ -39,20 +39,26 @@ class Shortcut(LayerSpec):
         ways = {level: self._way(source[level], target[level], shift) for level in target}
         steps: list[Step] = []
         if len(target) < len(place.levels):
-            steps.append(place.step(Select(levels=LevelChoice(tuple(level - shift for level in target))), "select"))
+            steps.append(
+                place.step(Select.made(levels=LevelChoice(tuple(level - shift for level in target))), "select")
+            )
         if shift < 0:
-            steps.append(place.step(Up(steps=-shift), "up"))
+            steps.append(place.step(Up.made(steps=-shift), "up"))
         if shift > 0 and "project" not in ways.values():
-            steps.append(place.step(Pool(kernel=1, stride=2**shift), "subsample"))
+            steps.append(place.step(Pool.made(kernel=1, stride=2**shift), "subsample"))
         stride = 2 ** max(0, shift) if "project" in ways.values() else 1
         if projected := [level for level in target if ways[level] == "project"]:
-            conv = Conv(
-                channels=[target[level] for level in projected], kernel=1, stride=stride, reach=0, act=Act(by="none")
+            conv = Conv.made(
+                channels=[target[level] for level in projected],
+                kernel=(1, 1),
+                stride=stride,
+                reach=0,
+                act=Act(by="none"),
             )
             on = LevelChoice(tuple(level - max(0, shift) for level in projected))
             steps.append(place.step(conv, "project", on=on, defaulted=True))
         if padded := [level for level in target if ways[level] == "pad"]:
-            pad = Pad(channels=[target[level] for level in padded])
+            pad = Pad.made(channels=[target[level] for level in padded])
             steps.append(place.step(pad, "pad", on=LevelChoice(tuple(padded))))
         return steps
 
@@ -107,15 +113,16 @@ class Unit(ConvOptions):
     shortcut: Annotated[str, SHORTCUT] = "auto"
     """How the input meets the unit's channels (see `shortcut`)."""
     act_after: Act | None = None
-    """The activation after the addition (or after the one convolution); that of the convolutions where it is not said."""
+    """The activation after the addition, or after the one convolution; that of the convolutions where it is not said.
+    """
 
     def expand(self, place: Place) -> Sequence[Step] | None:
         options: dict[str, Any] = {name: getattr(self, name) for name in ConvOptions.model_fields}
         after = self.act_after or self.act
         if self.by == "conv":
-            return [place.step(Conv(**options | {"act": after}))]
+            return [place.step(Conv.made(**options | {"act": after}))]
         second = options | {"act": Act(by="none"), "stride": 1}
-        convs = [place.step(Conv(**options), "conv1"), place.step(Conv(**second), "conv2")]
+        convs = [place.step(Conv.made(**options), "conv1"), place.step(Conv.made(**second), "conv2")]
         return [*convs, *added(place, "conv2", self.shortcut, after)]
 
 
@@ -169,13 +176,13 @@ class Grow(Unit):
         for option in ("kernel", "dilation", "groups"):
             if isinstance(options[option], list):
                 options[option] = [place.each(options[option], option)[level] for level in levels]
-        return place.step(Unit(**options), "unit", repeat=self.repeat)
+        return place.step(Unit.made(**options), "unit", repeat=self.repeat)
 
 
 def added(place: Place, body: str, shortcut: str, act: Act) -> list[Step]:
     """The steps that add the start to what `body` names, and activate."""
     steps = [
-        place.step(Shortcut(like=body, by=shortcut), "shortcut", from_="start"),
-        place.step(Join(with_=["shortcut"], fuse="sum"), "add", from_=body),
+        place.step(Shortcut.made(like=body, by=shortcut), "shortcut", from_="start"),
+        place.step(Join.made(with_=["shortcut"], fuse="sum"), "add", from_=body),
     ]
     return steps if act.by == "none" else [*steps, place.step(act, "act")]

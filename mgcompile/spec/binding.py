@@ -1,0 +1,113 @@
+"""Values for expressions: in layers, in the options that every layer has, in the arguments of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from mgcompile.graph.builder import GraphBuilder
+from mgcompile.spec.base import LayerError, LayerSpec, Path, Pyramid, Step, widths_of
+from mgcompile.spec.document import BlockSpec, Document, Param
+from mgcompile.spec.expressions import ExpressionError, evaluate, names_in
+from mgcompile.spec.fields import Expression
+from mgcompile.spec.items import CommonOptions
+from mgcompile.spec.scopes import Scope, Unknown
+
+__all__ = ["Binding"]
+
+LOCAL_NAMES = ("index", "incoming", "levels", "distance", "source", "target", "step", "channels")
+"""Names that only some places know."""
+
+
+class Binding:
+    """The params and defaults of a document, and what expressions and omitted options become with them."""
+
+    def __init__(self, document: Document, params: Mapping[str, Any], builder: GraphBuilder) -> None:
+        self.params = params
+        self.builder = builder
+        self.defaults = {
+            kind: {name: getattr(options, name) for name in options.model_fields_set}
+            for kind, options in document.defaults.options.items()
+        }
+
+    def layer(self, step: Step, scope: Scope, pyramid: Pyramid | None) -> LayerSpec:
+        """The layer with its defaults and with every expression's value."""
+        layer = step.layer
+        assert layer is not None
+        if not (step.user or step.defaulted):
+            return layer
+        evaluate_at = self.evaluator(scope, pyramid)
+        values: dict[str, Any] = {}
+        if self.defaults:
+            for cls in reversed(type(layer).__mro__):
+                given = self.defaults.get(getattr(cls, "kind", ""), {})
+                values |= {name: value for name, value in given.items() if name in type(layer).model_fields}
+        if values.keys() - layer.model_fields_set:
+            given = {name: getattr(layer, name) for name in layer.model_fields_set}
+            layer = type(layer).model_validate({**values, **given, **(layer.__pydantic_extra__ or {})})
+        return layer.bind(evaluate_at)
+
+    def evaluator(self, scope: Scope, pyramid: Pyramid | None) -> Callable[[Expression, Path], Any]:
+        """What gives an expression at the path of an option its value. It raises `LayerError`."""
+
+        def value(text: Expression, option: Path) -> Any:
+            return self._value(text, scope, pyramid, option)
+
+        return value
+
+    def _value(self, text: Expression, scope: Scope, pyramid: Pyramid | None, option: Path) -> Any:
+        names: dict[str, Any] = dict(scope.names)
+        if pyramid is not None:
+            names |= {"incoming": list(widths_of(pyramid, self.builder).values()), "levels": list(pyramid)}
+        elif names_in(text) & {"incoming", "levels"}:
+            raise Unknown
+        try:
+            return evaluate(text, names)
+        except ExpressionError as error:
+            raise LayerError(str(error), *option) from None
+
+    def common(self, step: Step, name: str, scope: Scope, pyramid: Pyramid | None) -> Any:
+        """One of the options that every layer has, with its value."""
+        value = getattr(step, name)
+        if not isinstance(value, Expression):
+            return value
+        names = replace(scope, names={**scope.names, **step.names})
+        bound = CommonOptions.model_construct({name}, **{name: value}).bind(self.evaluator(names, pyramid))
+        return getattr(bound, name)
+
+    def arguments(self, name: str, block: BlockSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What expressions in a block know where it is used with the arguments given. Raises `LayerError`."""
+        for unknown in given.keys() - block.params.keys():
+            near = get_close_matches(unknown, block.params, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(block.params) or 'none'}"
+            raise LayerError(f"block {name!r} has no parameter {unknown!r}; {hint}", unknown)
+        names = dict(self.params)
+        for key, param in block.params.items():
+            names[key] = self._argument(key, param, given, names)
+        return names
+
+    def unknown_names(self, text: Expression, scope: Scope) -> list[str]:
+        """A message for each name in an expression that nothing could know here."""
+        known = {*scope.names, *LOCAL_NAMES}
+        unknown = sorted(names_in(text) - known)
+        near = {name: get_close_matches(name, known, 1) for name in unknown}
+        return [
+            f"unknown name {name!r} in {text}" + (f"; did you mean {near[name][0]}?" if near[name] else "")
+            for name in unknown
+        ]
+
+    @staticmethod
+    def _argument(key: str, param: Param, given: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+        value = given.get(key, param.default)
+        if value is None:
+            raise LayerError(f"parameter {key!r} has no default and is not given", key)
+        if key not in given and isinstance(value, Expression):
+            try:
+                value = evaluate(value, names)
+            except ExpressionError as error:
+                raise LayerError(f"the default of parameter {key!r}: {error}", key) from None
+        if problem := param.problem(value):
+            raise LayerError(problem, key)
+        return value
