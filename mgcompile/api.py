@@ -49,8 +49,8 @@ def audit(
 ) -> Audit:
     """What a network costs: exact parameters, MACs, FLOPs and activation bytes of one sample, from the graph alone.
 
-    `size` is the input's (height, width), or its side; the spec's nominal size where it is not said. Raises `SpecError`,
-    and `ShapeError` where a grid vanishes at this size.
+    `size` is the input's (height, width), or its side; the spec's nominal size where it is not said. Raises
+    `SpecError`, and `ShapeError` where a grid vanishes at this size.
 
     >>> import mgcompile
     >>> mgcompile.audit("cifar100/vgg-6").macs
@@ -59,7 +59,7 @@ def audit(
     from mgcompile.analysis import audit_graph
 
     pair = (size, size) if isinstance(size, int) else size
-    if pair is not None and (len(pair) != 2 or min(pair) < 1):  # noqa: PLR2004
+    if pair is not None and (len(pair) != 2 or min(pair) < 1):
         raise ShapeError(f"a size is a positive height and width, not {pair}")
     return audit_graph(load(source, params=params).graph, pair, bytes_per_element=bytes_per_element)
 
@@ -68,13 +68,13 @@ def draw(
     source: SpecLike,
     path: str | os.PathLike[str] | None = None,
     *,
-    format: str = "svg",
+    format: str | None = None,
     fold: bool = True,
     params: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The grid topology as a picture, rows levels and columns depth: SVG, PNG, PDF or DOT.
 
-    With `path` the picture is also written there, its format told by the suffix. `fold` draws repeats once, with xN.
+    With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold` draws repeats once, with xN.
     Raises `SpecError`, and `MgcompileError` for a format that is unknown or that nothing installed can draw.
     """
     from mgcompile.analysis import audit_graph

@@ -18,6 +18,9 @@ FONT = "Helvetica"
 CONTINUED = " \\\n"
 """A line break that is no part of a string: Graphviz reads at most 16,384 characters of one without a backslash."""
 
+MOST_DASHES = 20_000
+"""With more dashes than this a drawing takes those of Graphviz, which has three kinds of them."""
+
 ARROW_POINTS = 10.0
 """How long Graphviz draws an arrow of size 1."""
 
@@ -25,7 +28,7 @@ ARROW_POINTS = 10.0
 def format_dot(lattice: Lattice, *, subtitle: str = "") -> graphviz.Digraph:
     """The drawing as a Graphviz graph: a node for each cell, an edge for each edge, all else as its background."""
     scene = compose(lattice, subtitle)
-    plane = _Plane(scene.height)
+    plane = _Plane(scene.height, cuts=sum(_dashes(strand.curve) for strand in scene.strands) <= MOST_DASHES)
     graph = graphviz.Digraph(
         graphviz.escape(scene.name),
         graph_attr={
@@ -49,10 +52,11 @@ def format_dot(lattice: Lattice, *, subtitle: str = "") -> graphviz.Digraph:
 
 
 class _Plane:
-    """Graphviz counts from the lower left corner."""
+    """Graphviz counts from the lower left corner. With `cuts`, dashed edges are drawn dash by dash."""
 
-    def __init__(self, height: float) -> None:
+    def __init__(self, height: float, cuts: bool) -> None:
         self.height = height
+        self.cuts = cuts
 
     def node(self, sheet: Sheet) -> dict[str, str]:
         return {
@@ -73,13 +77,15 @@ class _Plane:
 
     def edge(self, strand: Strand) -> dict[str, str]:
         curve = strand.curve
-        splines = [" ".join(map(self._place, piece)) for piece in _visible(curve)]
+        pieces = _visible(curve) if self.cuts else [curve.points]
+        splines = [" ".join(map(self._place, piece)) for piece in pieces]
         if curve.tip:
             splines[-1] = f"e,{self._place(curve.tip)} {splines[-1]}"
         return {
             "pos": ";".join(splines),
             "color": curve.line.colour,
             "penwidth": _number(curve.line.width),
+            "style": "solid" if self.cuts else curve.line.style,
             "tooltip": graphviz.escape(strand.title),
         }
 
@@ -129,6 +135,11 @@ class _Plane:
 
 def _visible(curve: Curve) -> list[tuple[Point, ...]]:
     return cut_dashes(curve.points, curve.line.dash) if curve.line.dash else [curve.points]
+
+
+def _dashes(curve: Curve) -> float:
+    """About how many dashes a curve has: edges are mostly horizontal."""
+    return (curve.points[-1][0] - curve.points[0][0]) / sum(curve.line.dash) if curve.line.dash else 0
 
 
 def _counted(text: str) -> str:

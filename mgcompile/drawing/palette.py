@@ -56,20 +56,21 @@ KIND_NAMES: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How an edge is drawn. `dash` are the lengths on and off."""
+    """How an edge is drawn. `dash` are the lengths on and off; `style` is the nearest that Graphviz has a word for."""
 
     colour: str
     width: float
     dash: tuple[float, float] | None = None
+    style: str = "solid"
 
 
 # Each differs from the others in its dashes or its width besides its colour; shortcuts and skips are arcs besides.
 EDGE_LINES: Mapping[EdgeKind, Line] = {
     EdgeKind.SAME: Line("#333333", 1.1),
-    EdgeKind.DOWN: Line("#d55e00", 1.0, (4, 2.2)),
-    EdgeKind.UP: Line("#0072b2", 1.2, (1.2, 1.8)),
+    EdgeKind.DOWN: Line("#d55e00", 1.0, (4, 2.2), "dashed"),
+    EdgeKind.UP: Line("#0072b2", 1.2, (1.2, 1.8), "dotted"),
     EdgeKind.SHORTCUT: Line("#007a59", 0.8),
-    EdgeKind.SKIP: Line("#a2477a", 1.6, (9, 2.5)),
+    EdgeKind.SKIP: Line("#a2477a", 1.6, (9, 2.5), "dashed"),
 }
 PASSING = Line("#8c8c8c", 0.6)
 """A grid that only passes through: an edge along its own level over columns where the level is not active."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.overrides import TorchFunctionMode
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, Node
@@ -30,7 +29,7 @@ def lower(graph: Graph) -> fx.GraphModule:
     code = _Code()
     modules = _Modules()
     values: dict[str, fx.Node] = {}
-    with torch.device("meta"), _Unset():
+    with torch.device("meta"):
         for node in graph:
             code.begin(node)
             args, types = tuple(values[source] for source in node.inputs), graph.input_types(node)
@@ -48,15 +47,6 @@ def lower(graph: Graph) -> fx.GraphModule:
     outputs = {name: values[node] for name, node in graph.outputs.items()}
     code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))
     return fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
-
-
-class _Unset(TorchFunctionMode):
-    """Leaves out PyTorch's own initialisation, which on the meta device takes most of the time and does nothing."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__:
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        return func(*args, **(kwargs or {}))
 
 
 class _Code(fx.Graph):

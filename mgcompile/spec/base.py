@@ -74,15 +74,17 @@ class Options(BaseModel):
             return {}
         return {cls.shorthand: value} if cls.shorthand else value
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was said, by option. An extra option may be called like a method, so it is not read as an attribute."""
+        extra = self.__pydantic_extra__ or {}
+        return {name: extra[name] if name in extra else getattr(self, name) for name in self.model_fields_set}
+
     def bind(self, evaluate: Callable[[Expression, Path], Any]) -> Self:
         """These options with every expression replaced by its value; lists of layers keep theirs. Raises what
         `evaluate` raises, and pydantic's `ValidationError` where a value is not what the option expects.
         """
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        given = {
-            name: as_expression(value) if name in (self.__pydantic_extra__ or {}) else value
-            for name, value in given.items()
-        }
+        given = self.given | {name: as_expression(value) for name, value in (self.__pydantic_extra__ or {}).items()}
         bound = {name: _bound(value, evaluate, (name,)) for name, value in given.items()}
         if all(bound[name] is given[name] for name in given):
             return self
@@ -176,7 +178,10 @@ def _blank(cls: type[Built]) -> Built:
 
 @dataclass
 class Place:
-    """Where a layer stands: what it receives, under which name it adds nodes, whom it tells of mistakes."""
+    """Where a layer stands: what it receives, under which name it adds nodes, whom it tells of mistakes.
+
+    `where` is the path of the options that the user wrote: those of this layer, or of the one that expanded to it.
+    """
 
     elaboration: Elaboration
     scope: Scope
@@ -235,7 +240,7 @@ class Place:
 
     def report(self, message: str, *option: str | int) -> None:
         """Note a mistake and go on."""
-        self.elaboration.report((*self.where, self.kind, *option), message)
+        self.elaboration.report((*self.where, *option), message)
 
     def add(self, op: Op, inputs: Sequence[str], level: int, part: str = "") -> str:
         """Add a node for this layer at a level; its name."""
@@ -247,7 +252,7 @@ class Place:
 
     def steps(self, items: Sequence[Any], *option: str | int) -> tuple[Step, ...]:
         """A list of layers that is the value of one of this layer's options."""
-        return self.elaboration.steps(items, (*self.where, self.kind, *option))
+        return self.elaboration.steps(items, (*self.where, *option))
 
     def written(self, items: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
         """Layers that mgcompile itself writes in the language."""

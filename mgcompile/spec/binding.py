@@ -45,8 +45,7 @@ class Binding:
                 given = self.defaults.get(getattr(cls, "kind", ""), {})
                 values |= {name: value for name, value in given.items() if name in type(layer).model_fields}
         if values.keys() - layer.model_fields_set:
-            given = {name: getattr(layer, name) for name in layer.model_fields_set}
-            layer = type(layer).model_validate({**values, **given, **(layer.__pydantic_extra__ or {})})
+            layer = type(layer).model_validate({**values, **layer.given})
         return layer.bind(evaluate_at)
 
     def evaluator(self, scope: Scope, pyramid: Pyramid | None) -> Callable[[Expression, Path], Any]:

@@ -80,6 +80,9 @@ class Param(Options):
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value; empty where nothing is."""
+        if isinstance(value, list) and kind_of(self.default) != "a list":
+            # A number a grid, where there is one number for all by default.
+            return next(filter(None, map(self.problem, value)), "")
         fixed = self.default is not None and not isinstance(self.default, Expression)
         kinds = kind_of(value), kind_of(self.default)
         if fixed and kinds[0] != kinds[1] and kinds != ("an integer", "a number"):

@@ -22,7 +22,7 @@ from mgcompile.spec.base import LayerError, Path, Place, Pyramid, Share, Step
 from mgcompile.spec.binding import Binding
 from mgcompile.spec.document import Document, Output
 from mgcompile.spec.fields import Expression, LevelChoice
-from mgcompile.spec.items import COMMON, Item, item_of
+from mgcompile.spec.items import COMMON, Item, item_of, layer_classes
 from mgcompile.spec.problems import validation_problems
 from mgcompile.spec.scopes import RESERVED, References, Scope, Unknown
 from mgcompile.spec.source import Source
@@ -92,7 +92,7 @@ class Elaboration:
         weights = name if own else f"{scope.weights}.{'shared' if scope.shared_levels else f'level{level}'}{tail}"
         layer = self.builder.layers.get(place.path)
         if layer is None:
-            mark = self.source.locate(place.where)
+            mark = self.source.locate(place.where, key=True)
             origin = f"{mark.file}:{mark.line}" if mark.line else mark.file
             self.builder.layers[place.path] = Layer(place.kind, origin)
         return self.builder.add(name, op, inputs, level, layer=place.path, weights=weights, owned=scope.owned or own)
@@ -150,21 +150,19 @@ class Elaboration:
     ) -> Pyramid | None:
         """One layer, with all that every layer can be told; the pyramid after it, None where it is unknown."""
         path, item, result = scope.under(id), {"id": id}, None
-        kind = step.layer.kind if step.layer else "group"
         try:
             result = self._placed(step, id, scope, pyramid, item)
         except Unknown:
             pass
         except LayerError as error:
-            common = error.option[:1] and error.option[0] in COMMON
-            self.report((*step.where, *error.option) if common else (*step.where, kind, *error.option), str(error))
+            common = step.user and error.option[:1] and error.option[0] in COMMON
+            self.report((*step.where, *error.option) if common else _blamed(step, *error.option), str(error))
         except ShapeError as error:
-            self.report((*step.where, kind) if step.user else step.where, str(error))
+            self.report(_blamed(step), str(error))
         except ValidationError as error:
-            for problem in validation_problems(
-                error, self.source, (*step.where, kind), type(step.layer or self.document)
-            ):
-                self.problems.add(problem)
+            self.problems |= {
+                *validation_problems(error, self.source, _blamed(step), type(step.layer or self.document))
+            }
         if result is None:
             self._look_inside(step, path, scope)
         self.references.pyramids[path] = result
@@ -242,7 +240,7 @@ class Elaboration:
             return self._group(step.steps, inner, acted, item)
         layer = self.binding.layer(step, inner, acted)
         layer.check()
-        place = Place(self, inner, inner.path, step.where, layer.kind, acted)
+        place = Place(self, inner, inner.path, _blamed(step), layer.kind, acted)
         expansion = layer.expand(place)
         if expansion is None:
             item[layer.kind] = layer.canonical(place)
@@ -280,8 +278,8 @@ class Elaboration:
         layer = step.layer
         if layer is None or step.unknown:
             return
-        for name in layer.model_fields_set:
-            value, option = getattr(layer, name), name.removesuffix("_")
+        for name, value in layer.given.items():
+            option = name.removesuffix("_")
             where = (*step.where, layer.kind, option)
             if name in ("with_", "like"):
                 self._check_references(value if isinstance(value, list) else [value], scope, where)
@@ -322,6 +320,16 @@ class Elaboration:
                 key = name if len(levels) == 1 else f"{name}.level{level}".lstrip(".")
                 outputs[key or "output"] = pyramid[level]
         return outputs
+
+
+def _blamed(step: Step, *option: str | int) -> Path:
+    """Where in the spec a mistake in an option of a step is to be found."""
+    if step.user and step.layer:
+        return (*step.where, step.layer.kind, *option)
+    # Made by a layer, which may have been told the option or not.
+    maker = layer_classes().get(str(step.where[-1])) if step.where else None
+    told = option and maker and str(option[0]) in maker.model_fields
+    return (*step.where, *option) if told else step.where
 
 
 def _levels(levels: Any) -> str:

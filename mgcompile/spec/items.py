@@ -41,8 +41,8 @@ class CommonOptions(Options):
     id: Identifier | None = None
     """The layer's name: for `from` and `join`, and in the names of parameters."""
     from_: Reference | None = None
-    """The id of the earlier layer to read; `input`, `start` (what the enclosing group received) or, where it is not said,
-    `previous`.
+    """The id of the earlier layer to read; `input`, `start` (what the enclosing group received) or, where it is not
+    said, `previous`.
     """
     on: Levels | None = None
     """The levels that the layer acts on; the others pass through."""
@@ -87,7 +87,7 @@ def item_of(value: Any) -> Item:
     if not kinds and not faults:
         faults.append(Fault((), f"no layer; expected one of {', '.join(layer_classes())}"))
     common = _validated(CommonOptions, {key: value[key] for key in value if key in COMMON}, (), faults)
-    # A bare layer has its defaults: null, which is `none` where an option is a norm or an activation, does not switch it off.
+    # A bare layer has its defaults: null, which means `none` as an option's value, does not switch it off.
     given = {kind: {} if value[kind] is None else value[kind] for kind in kinds}
     layers = [_validated(layer_classes()[kind], given[kind], (kind,), faults) for kind in kinds]
     return Item(layers[0] if layers else None, common or CommonOptions(), tuple(faults))

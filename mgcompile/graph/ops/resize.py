@@ -22,7 +22,7 @@ class Resize(Op):
 
     The second input gives the size: a grid of the level that is aimed at or, where there is none, one at level 0, from
     which that level's size follows. `nearest` repeats each cell and cuts what reaches beyond; `bilinear` interpolates
-    between cell centres to exactly that size.
+    between cell centres to exactly that size. Bilinear with no steps takes any grid to the size of any other.
     """
 
     function: str = "nearest"
@@ -32,6 +32,8 @@ class Resize(Op):
 
     def infer(self, *inputs: Value) -> Grid:
         grid, like = grid_and_like(self, inputs)
+        if not self.steps and self.function == "bilinear":
+            return Grid(grid.channels, like.height, like.width)
         output = Grid(grid.channels, grid.height.shift(-self.steps), grid.width.shift(-self.steps))
         target_size(output, like)
         return output
@@ -49,4 +51,4 @@ class Resize(Op):
 
     @property
     def label(self) -> str:
-        return f"{self.function} x{2**self.steps}"
+        return f"{self.function} x{2**self.steps}" if self.steps else f"{self.function} to size"

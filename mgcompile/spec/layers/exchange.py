@@ -60,8 +60,9 @@ class Communication(LayerSpec):
     none, or layers; they know `distance`, and the channels `source` and `target`.
     """
     up: Edge = "nearest"
-    """The way from a coarser grid: nearest or bilinear upsampling, `transposed` convolution, `conv` (1x1 convolution to the
-    receiver's channels, then nearest), none, or layers; they know `distance`, and the channels `source` and `target`.
+    """The way from a coarser grid: nearest or bilinear upsampling, `transposed` convolution, `conv` (1x1 convolution
+    to the receiver's channels, then nearest), none, or layers; they know `distance`, and the channels `source` and
+    `target`.
     """
     flow: Annotated[str, choice("parallel", "top-down", "bottom-up")] = "parallel"
     """Whether all grids are computed at once, or one after the other from coarse to fine (top-down) or from fine to
@@ -99,7 +100,7 @@ class Exchange(Communication):
     body: Layers = []
     """Layers on every grid after the fusion; in a sequence they come before the next grid reads it."""
     with_: list[Reference] = []
-    """Ids of earlier pyramids that are fused in too, level by level."""
+    """Ids of earlier pyramids that are fused in too, level by level where they have the level."""
     to: Levels | None = None
     """The levels that receive; the others pass through. All where it is not said."""
 
@@ -163,6 +164,7 @@ class Exchange(Communication):
         ways += [
             place.group([here], f"with{index}", from_=place.absolute(other, "with", index))
             for index, other in enumerate(self.with_)
+            if level in place.look(other, "with", index)
         ]
         first, *others = [way.id for way in ways]
         fuse = Join.made(with_=others, fuse=self.fuse, normalize=self.normalize)

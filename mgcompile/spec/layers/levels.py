@@ -16,6 +16,7 @@ from mgcompile.spec.fields import (
     LevelChoice,
     Levels,
     PerLevel,
+    Reference,
     choice,
     integer,
     per_level,
@@ -104,8 +105,14 @@ class Up(LayerSpec):
     """The kernel of a transposed convolution; its stride, 2^steps, where it is not said."""
     bias: Bool = True
     """Whether a transposed convolution has a bias."""
+    like: Reference | None = None
+    """The id of a pyramid whose sizes the grids take on, each that of its own level, whatever size it has (after a global
+    pool, say). Bilinear.
+    """
 
     def check(self) -> None:
+        if self.like is not None and (self.by != "bilinear" or "steps" in self.model_fields_set):
+            raise LayerError("like is for by: bilinear alone, and leaves nothing to steps", "like")
         if self.by != "transposed":
             for option in ("channels", "kernel"):
                 if getattr(self, option) is not None:
@@ -113,6 +120,8 @@ class Up(LayerSpec):
 
     def build(self, place: Place) -> Pyramid:
         grids = place.grids()
+        if self.like is not None:
+            return self._fitted(place, place.look(self.like, "like"))
         if not self.steps:
             return place.pyramid
         channels, kernels = place.each(self.channels, "channels"), place.each(self.kernel, "kernel")
@@ -124,6 +133,17 @@ class Up(LayerSpec):
                 op = TransposedConv(channels[level] or grids[level].channels, kernel, self.steps, bias=self.bias)
             pyramid[level - self.steps] = place.add(op, [node, "input"], level - self.steps)
         return pyramid
+
+    def canonical(self, place: Place) -> LayerSpec:
+        return self.model_copy(update={"like": place.absolute(self.like, "like")}) if self.like else self
+
+    @staticmethod
+    def _fitted(place: Place, like: Pyramid) -> Pyramid:
+        if missing := place.pyramid.keys() - like.keys():
+            raise LayerError(f"it has no grid at level {', '.join(map(str, sorted(missing)))}", "like")
+        return {
+            level: place.add(Resize("bilinear", 0), [node, like[level]], level) for level, node in place.pyramid.items()
+        }
 
 
 class _Choosing(LayerSpec):

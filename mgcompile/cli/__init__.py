@@ -1,0 +1,30 @@
+"""The command line. Specs are files, names of the zoo, or `-` for standard input.
+
+Exit status: 0; 1 where something fails that is no fault of the input; 2 where a spec or the command itself is wrong.
+"""
+
+from __future__ import annotations
+
+def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from mgcompile import __version__
+
+        click.echo(f"mgcompile {__version__}")
+        ctx.exit()
+
+
+def command(name: str, *examples: str) -> Callable[[Command], click.Command]:
+    """A command whose help ends with examples."""
+    lines = "\n".join(f"  mgcompile {example}" for example in examples)
+    return main.command(name, epilog=f"\b\nExamples:\n{lines}")
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="SPEC is a YAML or JSON file, a name from `mgcompile list`, or - for standard input. "
+    "Each command has its own --help, with examples.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def main() -> None:
+    """Multi-scale networks from declarative specs: check, cost, drawing, PyTorch model."""

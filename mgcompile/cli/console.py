@@ -1,0 +1,187 @@
+"""What all commands share: what they are told, where results and messages go, which exit status an error has."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mgcompile.errors import MgcompileError, ShapeError, SpecError
+
+# Everything else is imported where it is used: `mgcompile --help` answers at once, and only `compile` and
+# `audit --verify` wait for torch.
+if TYPE_CHECKING:
+    from mgcompile.spec import Spec
+
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+WIDTH, NARROWEST, WIDEST = 120, 40, 1000
+TABLE_FORMATS = ("table", "json", "csv", "markdown")
+TABLE_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
+
+
+class Commands(click.Group):
+    """Commands that say in a line what went wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except (MgcompileError, OSError) as error:
+            if isinstance(error, OSError):
+                _abandon_output()
+            ctx.exit(_complain(error))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from difflib import get_close_matches
+
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.commands, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.commands)}"
+            ctx.fail(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+class Worst:
+    """The worst exit status of several specs, one of which may fail without stopping the others."""
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    @contextmanager
+    def report(self, name: str) -> Iterator[None]:
+        """Say what goes wrong with a spec, and go on."""
+        try:
+            yield
+        except MgcompileError as error:
+            self.add(_complain(error, name))
+
+    def add(self, status: int) -> None:
+        self.status = max(self.status, status)
+
+    def exit(self) -> None:
+        if self.status:
+            raise click.exceptions.Exit(self.status)
+
+
+class SizeType(click.ParamType):
+    """224, or 224x320 (height x width)."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"([1-9]\d{0,6})(?:x([1-9]\d{0,6}))?", str(value), re.ASCII)
+        if not match:
+            self.fail(f"{value!r} is no size; expected a side such as 224, or HEIGHTxWIDTH such as 224x320", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+def _complain(error: MgcompileError | OSError, name: str = "") -> int:
+    """Say an error on standard error; its exit status."""
+    text = str(error)
+    if isinstance(error, OSError):
+        text = f"{error.filename or 'standard output'}: {error.strerror or error}"
+    elif not isinstance(error, SpecError) and name and not text.startswith(name):
+        text = f"{name}: {text}"
+    with suppress(OSError):
+        _say(text)
+    return WRONG if isinstance(error, SpecError | ShapeError) else FAILED
+
+
+def _abandon_output() -> None:
+    """Leave what cannot be written; Python would try it again at its end, and fail again."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _put(text: str, path: str | None) -> None:
+    """Write a result to a file, or to standard output."""
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        _write(text.encode(), path)
+
+
+def _write(data: bytes, path: str) -> None:
+    from mgcompile.drawing import write_file
+
+    write_file(path, data)
+    _say_written(path)
+
+
+def _say_written(path: str) -> None:
+    with suppress(OSError):
+        size = os.path.getsize(path)
+        _say(f"wrote {path} ({size / 2**20:.1f} MiB)" if size >= 2**20 else f"wrote {path} ({size / 2**10:.1f} KiB)")
+
+
+def _page(path: str | None) -> dict[str, Any]:
+    """How a table is to look where it goes."""
+    if path is not None:
+        return {"width": WIDTH}
+    plain = not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    return {"width": min(max(width, NARROWEST), WIDEST), "terminal": utf8 and not plain}
+
+
+def _read(name: str, params: Mapping[str, Any]) -> Spec:
+    from mgcompile.spec import load, parse_spec
+    from mgcompile.spec.source import MAX_BYTES
+
+    if name != "-":
+        return load(name, params=params)
+    return parse_spec(click.get_binary_stream("stdin").read(MAX_BYTES + 1), "<stdin>", params=params)
+
+
+def _specs(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    if names.count("-") > 1:
+        raise click.BadParameter("standard input can be read once", ctx, param)
+    return names
+
+
+def _params(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    if not texts:
+        return {}
+    from mgcompile.spec import parse_param
+
+    return dict(map(parse_param, texts))
+
+
+def _file(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """Refuse before any work what cannot be written."""
+    if path is not None and os.path.isdir(path):
+        raise click.BadParameter(f"{path} is a folder; expected a file", ctx, param)
+    folder = os.path.dirname(path or "") or os.curdir
+    if not os.path.isdir(folder):
+        raise click.BadParameter(f"there is no folder {folder}", ctx, param)
+    return path
+
+
+def _table_format(format: str | None, output: str | None) -> str:
+    """The format asked for, else that of the file's suffix, else a table."""
+    return format or TABLE_SUFFIXES.get(os.path.splitext(output or "")[1].lower(), "table")
+
+
+many_specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True, callback=_specs)
+set_option = click.option(
+    "--set", "params", metavar="NAME=VALUE", multiple=True, callback=_params, help="Set a param of the spec; repeatable."
+)
+size_option = click.option("--size", type=SizeType(), metavar="HxW", help="Input size in place of the nominal one.")
+format_option = click.option(
+    "--format", type=click.Choice(TABLE_FORMATS), help="Default: what the suffix of -o says, else table."
+)
+output_option = click.option(
+    "-o", "--output", metavar="FILE", callback=_file, help="Write to a file in place of standard output."
+)

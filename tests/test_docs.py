@@ -1,0 +1,92 @@
+"""Everything that README, docs and CONTRIBUTING show is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mgcompile
+from mgcompile.graph import verify
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRELUDE = [{"pyramid": 3}, {"conv": {"channels": [64, 32, 16], "reach": 0}}]
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    """The blocks of a language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+SPECS = [pytest.param(text, id=f"{page.name}-{n}") for page in PAGES for n, text in enumerate(fenced(page, "yaml"))]
+COMMANDS = [line for text in fenced(ROOT / "README.md", "sh") for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("text", SPECS)
+def test_every_spec_shown_is_right(text: str, tmp_path: Path) -> None:
+    if text.startswith("- "):
+        fragment = "\n".join(f"  {line}" for line in text.splitlines())
+        prelude = yaml.safe_dump({"input": {"size": 64}})
+        layers = "".join(f"  - {yaml.safe_dump(layer, default_flow_style=True).strip()}\n" for layer in PRELUDE)
+        # Layers that are shown one below the other need not fit each other; each stands after the prelude alone.
+        items = re.split(r"^  (?=- )", fragment, flags=re.MULTILINE)[1:]
+        whole = prelude + "layers:\n" + layers + fragment + "\n"
+        alone = [prelude + "layers:\n" + layers + "  " + item + "\n" for item in items]
+        texts = [whole] if "id:" in text else alone
+    else:
+        texts = [text]
+    for number, spec in enumerate(texts):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(spec)
+        assert verify(mgcompile.load(path).graph)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command, comments=True)
+    assert words[0] == "mgcompile"
+    (tmp_path / "demo").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "mgcompile.cli", *words[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    if "-o" in words:
+        assert (tmp_path / words[words.index("-o") + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("text", fenced(ROOT / "README.md", "python"))
+def test_the_python_of_the_readme_runs(text: str, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([2, 100])" in done.stdout
+    assert "44882244" in done.stdout
+
+
+def test_the_readme_holds_the_spec_of_the_zoo() -> None:
+    spec = fenced(ROOT / "README.md", "yaml")[0]
+    shown = mgcompile.load(yaml.safe_load(spec))
+    assert mgcompile.audit(shown).params == mgcompile.audit("cifar100/r-pmg-30").params
+    assert mgcompile.audit(shown).macs == mgcompile.audit("cifar100/r-pmg-30").macs
+
+
+def test_pages_link_to_what_is_there() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
