@@ -5,10 +5,15 @@
 44882244
 """
 
-from mgcompile.api import audit, compile, draw, load, load_model, save
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mgcompile.errors import MgcompileError, Problem, ShapeError, SpecError
-from mgcompile.graph.ops import Op, register_op
-from mgcompile.spec import Spec
+
+if TYPE_CHECKING:
+    from mgcompile.api import audit, compile, draw, load, load_model, save
+    from mgcompile.graph.ops import Op, register_op
+    from mgcompile.spec import Spec
 
 __all__ = [
     "MgcompileError",
@@ -27,3 +32,21 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(("audit", "compile", "draw", "load", "load_model", "save"), "mgcompile.api"),
+    **dict.fromkeys(("Op", "register_op"), "mgcompile.graph.ops"),
+    "Spec": "mgcompile.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for, so that `mgcompile --help` answers at once.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -70,11 +70,13 @@ def draw(
     *,
     format: str | None = None,
     fold: bool = True,
+    detail: str = "layer",
     params: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The grid topology as a picture, rows levels and columns depth: SVG, PNG, PDF or DOT.
 
-    With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold` draws repeats once, with xN.
+    With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold` draws repeats once, with xN;
+    `detail` is `layer` (a cell for each grid that is computed) or `op` (for each operation).
     Raises `SpecError`, and `MgcompileError` for a format that is unknown or that nothing installed can draw.
     """
     from mgcompile.analysis import audit_graph
@@ -85,7 +87,7 @@ def draw(
     figures = audit_graph(graph)
     height, width = graph.size
     subtitle = f"{human(figures.params)} parameters, {human(figures.macs)} MACs at {height}x{width}"
-    return draw_graph(graph, path, format=format, fold=fold, subtitle=subtitle)
+    return draw_graph(graph, path, format=format, fold=fold, detail=detail, subtitle=subtitle)
 
 
 def save(model: fx.GraphModule, path: str | os.PathLike[str]) -> None:

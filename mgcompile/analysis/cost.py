@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mgcompile.graph.collecting import collection_paused
 from mgcompile.graph.graph import Graph, Node
 from mgcompile.graph.ops.base import Kind, Op
 from mgcompile.graph.types import Shape, Size, elements
@@ -113,6 +114,11 @@ def audit_graph(graph: Graph, size: Size | None = None, *, bytes_per_element: in
 
     One walk, linear in the number of nodes. Raises `ShapeError` where a grid would vanish at that size.
     """
+    with collection_paused():
+        return _audit(graph, size, bytes_per_element)
+
+
+def _audit(graph: Graph, size: Size | None, bytes_per_element: int) -> Audit:
     shapes, types = graph.shapes(size), graph.types
     counted: set[str] = set()
     uncounted: Counter[tuple[str, str]] = Counter()

@@ -5,18 +5,22 @@ Exit status: 0; 1 where something fails that is no fault of the input; 2 where a
 
 from __future__ import annotations
 
+import click
+
+from mgcompile.cli.console import Commands
+from mgcompile.cli.figures import audit, list_, tables
+from mgcompile.cli.files import compile_, draw, schema
+from mgcompile.cli.specs import check, show
+
+__all__ = ["main"]
+
+
 def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
         from mgcompile import __version__
 
         click.echo(f"mgcompile {__version__}")
         ctx.exit()
-
-
-def command(name: str, *examples: str) -> Callable[[Command], click.Command]:
-    """A command whose help ends with examples."""
-    lines = "\n".join(f"  mgcompile {example}" for example in examples)
-    return main.command(name, epilog=f"\b\nExamples:\n{lines}")
 
 
 @click.group(
@@ -28,3 +32,7 @@ def command(name: str, *examples: str) -> Callable[[Command], click.Command]:
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def main() -> None:
     """Multi-scale networks from declarative specs: check, cost, drawing, PyTorch model."""
+
+
+for command in (check, show, audit, draw, compile_, tables, list_, schema):
+    main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,27 @@ from mgcompile.errors import MgcompileError, ShapeError, SpecError
 # `audit --verify` wait for torch.
 if TYPE_CHECKING:
     from mgcompile.spec import Spec
+
+__all__ = [
+    "FAILED",
+    "Commands",
+    "Worst",
+    "command",
+    "format_option",
+    "many_specs",
+    "one_spec",
+    "output_file",
+    "output_option",
+    "page",
+    "put",
+    "read",
+    "say",
+    "say_written",
+    "set_option",
+    "size_option",
+    "table_format",
+    "write",
+]
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 WIDTH, NARROWEST, WIDEST = 120, 40, 1000
@@ -30,18 +52,22 @@ class Commands(click.Group):
     """Commands that say in a line what went wrong."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a name need not be in the terminal's encoding
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            _abandon_output()
+            ctx.exit(FAILED)
         except (MgcompileError, OSError) as error:
             if isinstance(error, OSError):
                 _abandon_output()
             ctx.exit(_complain(error))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        from difflib import get_close_matches
-
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             near = get_close_matches(args[0], self.commands, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.commands)}"
@@ -71,18 +97,6 @@ class Worst:
             raise click.exceptions.Exit(self.status)
 
 
-class SizeType(click.ParamType):
-    """224, or 224x320 (height x width)."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"([1-9]\d{0,6})(?:x([1-9]\d{0,6}))?", str(value), re.ASCII)
-        if not match:
-            self.fail(f"{value!r} is no size; expected a side such as 224, or HEIGHTxWIDTH such as 224x320", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
-
-
 def _complain(error: MgcompileError | OSError, name: str = "") -> int:
     """Say an error on standard error; its exit status."""
     text = str(error)
@@ -91,7 +105,7 @@ def _complain(error: MgcompileError | OSError, name: str = "") -> int:
     elif not isinstance(error, SpecError) and name and not text.startswith(name):
         text = f"{name}: {text}"
     with suppress(OSError):
-        _say(text)
+        say(text)
     return WRONG if isinstance(error, SpecError | ShapeError) else FAILED
 
 
@@ -101,32 +115,32 @@ def _abandon_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _put(text: str, path: str | None) -> None:
+def put(text: str, path: str | None) -> None:
     """Write a result to a file, or to standard output."""
     if path is None:
         click.echo(text, nl=False)
     else:
-        _write(text.encode(), path)
+        write(text.encode(), path)
 
 
-def _write(data: bytes, path: str) -> None:
+def write(data: bytes, path: str) -> None:
     from mgcompile.drawing import write_file
 
     write_file(path, data)
-    _say_written(path)
+    say_written(path)
 
 
-def _say_written(path: str) -> None:
+def say_written(path: str) -> None:
     with suppress(OSError):
         size = os.path.getsize(path)
-        _say(f"wrote {path} ({size / 2**20:.1f} MiB)" if size >= 2**20 else f"wrote {path} ({size / 2**10:.1f} KiB)")
+        say(f"wrote {path} ({size / 2**20:.1f} MiB)" if size >= 2**20 else f"wrote {path} ({size / 2**10:.1f} KiB)")
 
 
-def _page(path: str | None) -> dict[str, Any]:
+def page(path: str | None) -> dict[str, Any]:
     """How a table is to look where it goes."""
     if path is not None:
         return {"width": WIDTH}
@@ -136,13 +150,15 @@ def _page(path: str | None) -> dict[str, Any]:
     return {"width": min(max(width, NARROWEST), WIDEST), "terminal": utf8 and not plain}
 
 
-def _read(name: str, params: Mapping[str, Any]) -> Spec:
+def read(name: str, params: Mapping[str, Any]) -> Spec:
     from mgcompile.spec import load, parse_spec
     from mgcompile.spec.source import MAX_BYTES
 
     if name != "-":
         return load(name, params=params)
-    return parse_spec(click.get_binary_stream("stdin").read(MAX_BYTES + 1), "<stdin>", params=params)
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
+    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params)
 
 
 def _specs(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -151,15 +167,25 @@ def _specs(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     return names
 
 
+def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,6})(?:x([1-9]\d{0,6}))?", text, re.ASCII)
+    if not match:
+        found = f"{text!r} is no size; expected a side such as 224, or HEIGHTxWIDTH such as 224x320"
+        raise click.BadParameter(found, ctx, param)
+    return int(match[1]), int(match[2] or match[1])
+
+
 def _params(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
     if not texts:
         return {}
     from mgcompile.spec import parse_param
 
-    return dict(map(parse_param, texts))
+    return dict([parse_param(text) for text in texts])
 
 
-def _file(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+def output_file(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
     """Refuse before any work what cannot be written."""
     if path is not None and os.path.isdir(path):
         raise click.BadParameter(f"{path} is a folder; expected a file", ctx, param)
@@ -169,19 +195,31 @@ def _file(ctx: click.Context, param: click.Parameter, path: str | None) -> str |
     return path
 
 
-def _table_format(format: str | None, output: str | None) -> str:
+def table_format(format: str | None, output: str | None) -> str:
     """The format asked for, else that of the file's suffix, else a table."""
     return format or TABLE_SUFFIXES.get(os.path.splitext(output or "")[1].lower(), "table")
 
 
+one_spec = click.argument("spec", metavar="SPEC")
 many_specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True, callback=_specs)
 set_option = click.option(
-    "--set", "params", metavar="NAME=VALUE", multiple=True, callback=_params, help="Set a param of the spec; repeatable."
+    "--set",
+    "params",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_params,
+    help="Set a param of the spec. Repeatable.",
 )
-size_option = click.option("--size", type=SizeType(), metavar="HxW", help="Input size in place of the nominal one.")
+size_option = click.option("--size", metavar="HxW", callback=_size, help="Input size in place of the nominal one.")
 format_option = click.option(
     "--format", type=click.Choice(TABLE_FORMATS), help="Default: what the suffix of -o says, else table."
 )
 output_option = click.option(
-    "-o", "--output", metavar="FILE", callback=_file, help="Write to a file in place of standard output."
+    "-o", "--output", metavar="FILE", callback=output_file, help="Write to a file in place of standard output."
 )
+
+
+def command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command whose help ends with examples."""
+    lines = "\n".join(f"  mgcompile {example}" for example in examples)
+    return click.command(name, epilog=f"\b\nExamples:\n{lines}")

@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgcompile.cli.console import (
+    FAILED,
+    Worst,
+    command,
+    format_option,
+    many_specs,
+    output_option,
+    page,
+    put,
+    read,
+    say,
+    set_option,
+    size_option,
+    table_format,
+)
+
+if TYPE_CHECKING:
+    from mgcompile.analysis import Audit, Reconciliation
+    from mgcompile.graph import Graph
+
+__all__ = ["audit", "list_", "tables"]
+
+
 @command(
     "audit",
     "audit imagenet/r-mg-34 --by level",
@@ -12,12 +42,13 @@ from __future__ import annotations
 @many_specs
 @set_option
 @size_option
-@click.option("--by", type=click.Choice(["layer", "level", "op"]), help="Also the sums of layers, levels or operations.")
+@click.option("--by", type=click.Choice(["layer", "level", "op"]), help="Also the sums by layer, level or operation.")
 @click.option("--depth", type=click.IntRange(1), help="With --by layer: how deep into groups and repeats; 1 is not.")
 @format_option
 @click.option("--verify", is_flag=True, help="Compare with PyTorch's and fvcore's counts; status 1 where they differ.")
 @output_option
 def audit(
+    *,
     specs: tuple[str, ...],
     params: dict[str, Any],
     size: tuple[int, int] | None,
@@ -27,14 +58,15 @@ def audit(
     verify: bool,
     output: str | None,
 ) -> None:
-    """What each SPEC costs: parameters, MACs, FLOPs and activation memory of one sample, exact, without torch.
+    """Parameters, MACs, FLOPs and activation memory of each SPEC.
 
+    Exact, for one sample, and without torch.
     --verify builds the model without memory for its weights and holds the audit against PyTorch's flop counter and
     fvcore, operation by operation; with --by, and in JSON, every operation is listed.
     """
     from mgcompile.analysis import audit_graph
 
-    format = _table_format(format, output)
+    format = table_format(format, output)
     if depth is not None and by != "layer":
         raise click.UsageError("--depth goes with --by layer")
     if verify and format == "csv":
@@ -42,15 +74,15 @@ def audit(
     worst, audits, checked = Worst(), [], []
     for name in specs:
         with worst.report(name):
-            graph = _read(name, params).graph
+            graph = read(name, params).graph
             audits.append(audit_graph(graph, size))
             if verify:
                 checked.append(_reconciled(audits[-1], graph))
     if audits:
-        _put(_audit_text(audits, checked, by, depth or 1, format, _page(output)), output)
+        put(_audit_text(audits, checked, by=by, depth=depth or 1, format=format, look=page(output)), output)
     for result in checked:
         if not result.ok:
-            _say(f"{result.name}: the counts differ; see what is marked DIFFERENT")
+            say(f"{result.name}: the counts differ; see what is marked DIFFERENT")
             worst.add(FAILED)
     worst.exit()
 
@@ -65,10 +97,11 @@ def _reconciled(figures: Audit, graph: Graph) -> Reconciliation:
 def _audit_text(
     audits: Sequence[Audit],
     checked: Sequence[Reconciliation],
+    *,
     by: Any,
     depth: int,
     format: str,
-    page: Mapping[str, Any],
+    look: Mapping[str, Any],
 ) -> str:
     from mgcompile.analysis import report, verification_report
 
@@ -86,8 +119,8 @@ def _audit_text(
             parts = [report.as_markdown(audits, by, depth=depth)]
             parts += [verification_report.as_markdown(checked, details=details)] if checked else []
         case _:
-            parts = [report.as_table(audits, by, depth=depth, **page)]
-            parts += [verification_report.as_table(checked, details=details, **page)] if checked else []
+            parts = [report.as_table(audits, by, depth=depth, **look)]
+            parts += [verification_report.as_table(checked, details=details, **look)] if checked else []
     return "\n".join(parts)
 
 
@@ -96,8 +129,9 @@ def _audit_text(
 @format_option
 @output_option
 def tables(tasks: tuple[str, ...], format: str | None, output: str | None) -> None:
-    """The paper's tables: published and computed figures of every network side by side, and what is known of differences.
+    """The paper's tables: published and computed figures.
 
+    A line for each network, and what is known about each difference.
     TASK chooses tables, such as cifar100; all where none is named.
     """
     from mgcompile.analysis import audit_graph, compare_published, published, published_figures
@@ -109,9 +143,9 @@ def tables(tasks: tuple[str, ...], format: str | None, output: str | None) -> No
     worst, audits = Worst(), {}
     for name in dict.fromkeys(line.zoo for line in published_figures() if line.task in chosen):
         with worst.report(name):
-            audits[name] = audit_graph(_read(name, {}).graph)
+            audits[name] = audit_graph(read(name, {}).graph)
     rows = [row for row in compare_published(audits) if row.published.task in chosen]
-    match _table_format(format, output):
+    match table_format(format, output):
         case "json":
             text = published.as_json(rows)
         case "csv":
@@ -119,8 +153,8 @@ def tables(tasks: tuple[str, ...], format: str | None, output: str | None) -> No
         case "markdown":
             text = published.as_markdown(rows)
         case _:
-            text = published.as_table(rows, **_page(output))
-    _put(text, output)
+            text = published.as_table(rows, **page(output))
+    put(text, output)
     worst.exit()
 
 
@@ -128,20 +162,28 @@ def tables(tasks: tuple[str, ...], format: str | None, output: str | None) -> No
 @format_option
 @output_option
 def list_(format: str | None, output: str | None) -> None:
-    """The networks that ship with mgcompile, with their parameters, and their MACs at the nominal input size."""
+    """The networks that ship with mgcompile.
+
+    With their parameters, and their MACs at the nominal input size.
+    """
     from mgcompile.analysis import audit_graph
     from mgcompile.spec import zoo_names
 
     worst, networks = Worst(), []
-    for name in zoo_names():
+    for name in sorted(zoo_names(), key=_natural):
         with worst.report(name):
-            spec = _read(name, {})
+            spec = read(name, {})
             networks.append((name, audit_graph(spec.graph), " ".join(spec.document.description.split())))
-    _put(_list_text(networks, _table_format(format, output), _page(output)), output)
+    put(_list_text(networks, table_format(format, output), page(output)), output)
     worst.exit()
 
 
-def _list_text(networks: Sequence[tuple[str, Audit, str]], format: str, page: Mapping[str, Any]) -> str:
+def _natural(name: str) -> list[Any]:
+    """The key of an order in which mg-6 comes before mg-11."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _list_text(networks: Sequence[tuple[str, Audit, str]], format: str, look: Mapping[str, Any]) -> str:
     from mgcompile.analysis.tables import Sheet, as_csv, as_json, as_markdown, as_text, human, size_text
 
     exact = [(name, figures.params, figures.macs, *figures.size, about) for name, figures, about in networks]
@@ -156,4 +198,4 @@ def _list_text(networks: Sequence[tuple[str, Audit, str]], format: str, page: Ma
     ]
     heads = ("network", "params", "MACs", "input", "description")
     sheet = Sheet("", heads, tuple(rows), left=frozenset({"network", "description"}))
-    return as_markdown([sheet]) if format == "markdown" else as_text([sheet], **page)
+    return as_markdown([sheet]) if format == "markdown" else as_text([sheet], **look)

@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgcompile.cli.console import (
+    Worst,
+    command,
+    many_specs,
+    one_spec,
+    output_file,
+    output_option,
+    put,
+    read,
+    say_written,
+    set_option,
+    size_option,
+    write,
+)
+from mgcompile.errors import MgcompileError
+
+if TYPE_CHECKING:
+    from mgcompile.spec import Spec
+
+__all__ = ["compile_", "draw", "schema"]
+
 DRAWING_FORMATS = ("svg", "png", "pdf", "dot")
 
 
@@ -26,20 +55,29 @@ DRAWING_FORMATS = ("svg", "png", "pdf", "dot")
     "-o", "--output", metavar="FILE", help="A file, or for several specs a folder or a pattern with {name} in it."
 )
 def draw(
-    specs: tuple[str, ...], params: dict[str, Any], no_fold: bool, detail: str, format: str | None, output: str | None
+    *,
+    specs: tuple[str, ...],
+    params: dict[str, Any],
+    no_fold: bool,
+    detail: str,
+    format: str | None,
+    output: str | None,
 ) -> None:
-    """Draw each SPEC: a row is a level, columns are depth. Without -o one SVG goes to standard output."""
+    """Draw each SPEC: a row is a level, columns are depth.
+
+    Without -o the drawing of one SPEC goes to standard output.
+    """
     from mgcompile import api
 
     targets = _drawings(specs, output, format)
     worst = Worst()
     for name, (path, chosen) in zip(specs, targets, strict=True):
         with worst.report(name):
-            data = api.draw(_read(name, params), format=chosen, fold=not no_fold, detail=detail)
+            data = api.draw(read(name, params), format=chosen, fold=not no_fold, detail=detail)
             if path is None:
                 click.echo(data, nl=False)
             else:
-                _write(data, path)
+                write(data, path)
     worst.exit()
 
 
@@ -51,7 +89,7 @@ def _drawings(specs: Sequence[str], output: str | None, format: str | None) -> l
         return [(None, format or "svg")]
     if os.path.isdir(output):
         output = os.path.join(output, f"{{name}}.{format or 'svg'}")
-    names = ["stdin" if spec == "-" else os.path.splitext(os.path.basename(spec))[0] for spec in specs]
+    names = ["stdin" if spec == "-" else re.sub(r"\.(yaml|yml|json)$", "", os.path.basename(spec)) for spec in specs]
     paths = [output.replace("{name}", name) for name in names]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise click.UsageError(f"several drawings would go to {twice}; name a folder, or a pattern with {{name}} in it")
@@ -61,7 +99,7 @@ def _drawings(specs: Sequence[str], output: str | None, format: str | None) -> l
 def _drawing(path: str) -> str:
     context = click.get_current_context()
     option = next(param for param in context.command.params if param.name == "output")
-    return _file(context, option, path) or path
+    return output_file(context, option, path) or path
 
 
 def _drawing_format(path: str) -> str:
@@ -77,8 +115,10 @@ def _model_file(ctx: click.Context, param: click.Parameter, path: str) -> str:
     suffix = os.path.splitext(path)[1]
     if suffix not in (".safetensors", ".py"):
         found = f"the suffix {suffix}" if suffix else "no suffix"
-        raise click.BadParameter(f"{path}: {found}; expected .safetensors (weights and spec) or .py (source)", ctx, param)
-    return _file(ctx, param, path) or path
+        raise click.BadParameter(
+            f"{path}: {found}; expected .safetensors (weights and spec) or .py (source)", ctx, param
+        )
+    return output_file(ctx, param, path) or path
 
 
 @command(
@@ -86,7 +126,7 @@ def _model_file(ctx: click.Context, param: click.Parameter, path: str) -> str:
     "compile cifar100/r-pmg-30 --seed 1 -o r-pmg-30.safetensors",
     "compile network.yaml --set n=3 -o network.py",
 )
-@click.argument("spec", metavar="SPEC")
+@one_spec
 @set_option
 @size_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="For the weights: the same seed, the same weights.")
@@ -100,6 +140,7 @@ def _model_file(ctx: click.Context, param: click.Parameter, path: str) -> str:
     help=".safetensors: initialised weights, with the spec; .py: readable PyTorch source.",
 )
 def compile_(
+    *,
     spec: str,
     params: dict[str, Any],
     size: tuple[int, int] | None,
@@ -111,8 +152,8 @@ def compile_(
     source = output.endswith(".py")
     if source and (seed is not None or dtype is not None):
         raise click.UsageError("--seed and --dtype are for weights; a .py file holds none")
-    read = _read(spec, params)
-    read = _resized(read, size) if size else read
+    found = read(spec, params)
+    found = _resized(found, size) if size else found
     import torch
 
     from mgcompile import api
@@ -120,10 +161,10 @@ def compile_(
     if source:
         from mgcompile.lowering.exporting import to_source
 
-        _put(to_source(api.compile(read, device="meta")), output)
+        put(to_source(api.compile(found, device="meta")), output)
     else:
-        api.save(api.compile(read, seed=seed, dtype=getattr(torch, dtype or "float32")), output)
-        _say_written(output)
+        api.save(api.compile(found, seed=seed, dtype=getattr(torch, dtype or "float32")), output)
+        say_written(output)
 
 
 def _resized(spec: Spec, size: tuple[int, int]) -> Spec:
@@ -137,10 +178,10 @@ def _resized(spec: Spec, size: tuple[int, int]) -> Spec:
 @command("schema", "schema -o mgcompile.schema.json")
 @output_option
 def schema(output: str | None) -> None:
-    """The JSON Schema of the spec language, for completion and hints in editors.
+    """The JSON Schema of specs, for completion and hints in editors.
 
     First line of a spec: # yaml-language-server: $schema=mgcompile.schema.json
     """
     from mgcompile.spec.schema import json_schema
 
-    _put(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", output)
+    put(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", output)

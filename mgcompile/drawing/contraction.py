@@ -37,6 +37,7 @@ class _Contraction:
         # The piece whose value a node is, as long as nobody reads an earlier form of it: a sum can join such a piece.
         self.owner: dict[str, int] = {}
         self.members: list[list[str]] = []
+        self.depths: list[int] = []
         # Nodes whose value depends on a piece or a fusion of their own layer: an exchange in sequence, or with bodies.
         self.nested: set[str] = set()
         self.readers = Counter(source for node in graph for source in operands(node))
@@ -93,6 +94,7 @@ class _Contraction:
         self.pieces.append(Piece(node.level, kind, shape[0], _size(shape), label, node.layer, (), minor))
         self.members.append([node.name])
         self.reads.append({})
+        self.depths.append(0)
         # Only outside an exchange is what a sum adds a shortcut; there, it is a grid like the others.
         adds = kind is Kind.FUSE and self._layer_kind(node) != "exchange" and not isinstance(node.op, Concat)
         self._connect(len(self.pieces) - 1, operands(node), _group(node) if adds else None)
@@ -102,6 +104,7 @@ class _Contraction:
         for source in sources:
             for end, count in self.ends[source].items():
                 known = wires.get(end, Wire(0, sum_in))
+                self.depths[piece] = max(self.depths[piece], self.depths[end] + 1)
                 wires[end] = Wire(count + known.count, sum_in if known.sum_in is not None else None)
 
     def _combine(self, node: Node) -> None:
@@ -124,12 +127,18 @@ class _Contraction:
     def _host(self, node: Node) -> str | None:
         for source in operands(node):
             piece = self.owner.get(source)
-            if piece is None or self.readers[source] != 1:
-                continue
+            if piece is None or self.readers[source] != 1 or self.shapes[source] != self.shapes[node.name]:
+                continue  # the last: a gate of one cell scales a whole grid
             # The body of an edge of an exchange is on the way to the sum: the sum is what the exchange computes.
             if self.pieces[piece].kind in (Kind.CONV, Kind.LINEAR, Kind.CUSTOM) and not self.pieces[piece].minor:
-                return source
+                return source if self._is_last(node, source, piece) else None
         return None
+
+    def _is_last(self, node: Node, host: str, piece: int) -> bool:
+        """Whether the host is deeper than all that is added at its level: a branch beside it must not come before it."""
+        others = (end for source in operands(node) if source != host for end in self.ends[source])
+        level = self.pieces[piece].level
+        return all(self.pieces[end].level != level or self.depths[end] < self.depths[piece] for end in others)
 
     def _extend(self, node: Node, piece: int) -> None:
         self.owner[node.name] = piece

@@ -9,7 +9,7 @@ from mgcompile.drawing.geometry import GAP, Box, Geometry, caption_size, measure
 from mgcompile.drawing.lattice import Cell, Group, Lattice
 from mgcompile.drawing.legend import lay_legend
 from mgcompile.drawing.routing import route
-from mgcompile.drawing.scene import Curve, Label, Polygon, Scene, Shape, Sheet, text_width
+from mgcompile.drawing.scene import Curve, Label, Point, Polygon, Scene, Shape, Sheet, text_width
 from mgcompile.graph.ops import Kind
 
 __all__ = ["compose"]
@@ -25,7 +25,8 @@ def compose(lattice: Lattice, subtitle: str = "") -> Scene:
     axis = [f"{level} · {size_text(size)}" for level, size in lattice.levels]
     left = MARGIN + max((text_width(text, NAME) for text in axis), default=0) + 12
     header = MARGIN + 12 + (14 if subtitle else 0)
-    repeats = _stacked(lattice.repeats)
+    alone, shared = _split(lattice)
+    repeats = _stacked(alone)
     top = header + 17 + TIER * _tiers(repeats) + (4 if repeats else 0)
     geometry = measure(lattice, left, top)
     bottom = max((end for _, end in geometry.bounds.values()), default=top)
@@ -42,10 +43,18 @@ def compose(lattice: Lattice, subtitle: str = "") -> Scene:
         name=lattice.name,
         width=width,
         height=height + MARGIN - 4,
-        back=(*_bands(geometry, repeats, top, bottom), *_row_lines(geometry, left, right)),
+        back=(*_bands(geometry, repeats, top, bottom), *_row_lines(geometry, left, right), *_frames(geometry, shared)),
         strands=tuple(route(geometry)),
         sheets=sheets,
-        front=(*title, *_axis(geometry, axis, left), *brackets, *names, *_captions(geometry), *legend),
+        front=(
+            *title,
+            *_frame_labels(geometry, shared),
+            *_axis(geometry, axis, left),
+            *brackets,
+            *names,
+            *_captions(geometry),
+            *legend,
+        ),
     )
 
 
@@ -115,6 +124,45 @@ def _brackets(geometry: Geometry, tiers: Sequence[tuple[Group, int]], base: floa
         for begin, end in ends:
             yield Curve((begin, begin, end, end), line)
         yield Label((x0 + x1) / 2, y - 3, f"×{group.repeats}", NAME + 0.5, bold=True)
+
+
+def _split(lattice: Lattice) -> tuple[list[Group], list[Group]]:
+    """Repeats that have their columns to themselves, and those beside which something else stands."""
+    columns: dict[int, set[int]] = {}
+    for number, cell in enumerate(lattice.cells):
+        columns.setdefault(cell.column, set()).add(number)
+    spans: dict[tuple[int, int, int], set[int]] = {}
+    for group in lattice.repeats:
+        spans.setdefault((group.first, group.last, group.repeats), set()).update(group.cells)
+    alone: list[Group] = []
+    shared: list[Group] = []
+    for group in lattice.repeats:
+        own = spans[group.first, group.last, group.repeats]
+        fills = all(columns[column] <= own for column in range(group.first, group.last + 1))
+        (alone if fills else shared).append(group)
+    return alone, shared
+
+
+def _frame(geometry: Geometry, group: Group) -> tuple[Point, Point]:
+    """The corners around the cells of a group."""
+    boxes = [geometry.boxes[cell] for cell in group.cells]
+    left, right = (
+        min(box.x - box.width / 2 for box in boxes),
+        max(box.x + box.width / 2 + box.depth[0] for box in boxes),
+    )
+    return (left - 3, min(box.top for box in boxes) - 2), (right + 3, max(box.bottom for box in boxes) + NAME + 4)
+
+
+def _frames(geometry: Geometry, groups: Iterable[Group]) -> Iterator[Polygon]:
+    for group in groups:
+        (x0, y0), (x1, y1) = _frame(geometry, group)
+        yield Polygon(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), palette.BAND, palette.MUTED, 0.6)
+
+
+def _frame_labels(geometry: Geometry, groups: Iterable[Group]) -> Iterator[Label]:
+    for group in groups:
+        _, (x1, y1) = _frame(geometry, group)
+        yield Label(x1 - 1.5, y1 - 2, f"×{group.repeats}", 7.5, anchor="end", bold=True)
 
 
 def _layer_names(geometry: Geometry, top: float) -> tuple[list[Shape], float]:

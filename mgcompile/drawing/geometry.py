@@ -77,7 +77,7 @@ def measure(lattice: Lattice, left: float, top: float) -> Geometry:
     lanes = _lane_rises(lattice, flat, below)
     arcs = _arcs(lattice, flat, lanes)
     columns, spans = _columns(lattice, flat, texts, left)
-    rows, bounds = _rows(lattice, flat, below, lanes, arcs, top)
+    rows, bounds = _rows(lattice, top, above=_heights(lattice, flat, lanes, arcs), below=_depths(lattice, below, lanes))
     boxes = tuple(
         Box(columns[cell.column], rows[cell.level] - lanes[cell.level, cell.lane], box.width, box.height, box.depth)
         for cell, box in zip(lattice.cells, flat, strict=True)
@@ -248,30 +248,36 @@ def _columns(
     return tuple(middles), tuple(spans)
 
 
-def _rows(
-    lattice: Lattice,
-    boxes: Sequence[Box],
-    rooms: Sequence[float],
-    lanes: Mapping[tuple[int, int], float],
-    arcs: Mapping[int, Arc],
-    top: float,
-) -> tuple[dict[int, float], dict[int, tuple[float, float]]]:
-    above: dict[int, float] = {level: 10.0 for level, _ in lattice.levels}
-    below: dict[int, float] = {level: 10.0 for level, _ in lattice.levels}
-    for cell, box, room in zip(lattice.cells, boxes, rooms, strict=True):
-        rise = lanes[cell.level, cell.lane]
-        above[cell.level] = max(above[cell.level], rise - box.top)
-        below[cell.level] = max(below[cell.level], room - rise)
+def _heights(
+    lattice: Lattice, boxes: Sequence[Box], lanes: Mapping[tuple[int, int], float], arcs: Mapping[int, Arc]
+) -> Mapping[int, float]:
+    """How far each row reaches above its middle."""
+    above = {level: 10.0 for level, _ in lattice.levels}
+    for cell, box in zip(lattice.cells, boxes, strict=True):
+        above[cell.level] = max(above[cell.level], lanes[cell.level, cell.lane] - box.top)
     for number, arc in arcs.items():
         level = lattice.cells[lattice.edges[number].source].level
         above[level] = max(above[level], arc.rise)
+    return above
+
+
+def _depths(lattice: Lattice, rooms: Sequence[float], lanes: Mapping[tuple[int, int], float]) -> Mapping[int, float]:
+    """How far each row reaches below its middle."""
+    below = {level: 10.0 for level, _ in lattice.levels}
+    for cell, room in zip(lattice.cells, rooms, strict=True):
+        below[cell.level] = max(below[cell.level], room - lanes[cell.level, cell.lane])
+    return below
+
+
+def _rows(
+    lattice: Lattice, top: float, *, above: Mapping[int, float], below: Mapping[int, float]
+) -> tuple[dict[int, float], dict[int, tuple[float, float]]]:
     middles: dict[int, float] = {}
     bounds: dict[int, tuple[float, float]] = {}
     here = top
     for level, _ in lattice.levels:
-        start = here
-        here += 7 + above[level]
-        middles[level] = here
-        here += below[level] + 5
-        bounds[level] = (start, here)
+        middles[level] = here + 7 + above[level]
+        end = middles[level] + below[level] + 5
+        bounds[level] = (here, end)
+        here = end
     return middles, bounds

@@ -66,12 +66,16 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The columns `first` to `last` (inclusive) belong to the layer `path`; it is drawn once for `repeats` times."""
+    """The columns `first` to `last` (inclusive) belong to the layer `path`.
+
+    Of repeats, `cells` are those that are drawn once for `repeats` times.
+    """
 
     path: str
     first: int
     last: int
     repeats: int = 1
+    cells: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,32 +139,37 @@ def _cell(piece: Piece, column: int, lane: int) -> Cell:
 
 
 def _edges(draft: Draft, cells: tuple[Cell, ...], slots: Slots) -> Iterable[Edge]:
-    readers: dict[int, list[str]] = {}
+    readers: dict[int, list[int]] = {}
     for target, reads in enumerate(draft.reads):
         for source in reads:
-            readers.setdefault(source, []).append(cells[target].path)
+            readers.setdefault(source, []).append(target)
+    first_reader = {source: min(cells[reader].column for reader in found) for source, found in readers.items()}
     for target, reads in enumerate(draft.reads):
         level = cells[target].level
         nearest = max((cells[source].column for source in reads if cells[source].level == level), default=-1)
         for source, wire in sorted(reads.items()):
-            kind = _edge_kind(cells[source], cells[target], nearest, slots)
+            # What goes to a nearer source too is passed by this edge; an only reader is the end of a branch.
+            passed = cells[source].column < nearest and first_reader[source] <= nearest
+            kind = _edge_kind(cells[source], cells[target], passed, slots)
             if wire.sum_in is not None and kind in (EdgeKind.SAME, EdgeKind.SKIP):
-                kind = _operand_kind(cells[source], cells[target], wire.sum_in, readers[source])
+                kind = _operand_kind(
+                    cells[source], cells[target], wire.sum_in, [cells[reader].path for reader in readers[source]]
+                )
             yield Edge(source, target, kind, wire.count)
 
 
-def _edge_kind(source: Cell, target: Cell, nearest: int, slots: Slots) -> EdgeKind:
+def _edge_kind(source: Cell, target: Cell, passed: bool, slots: Slots) -> EdgeKind:
     if source.level != target.level:
         return EdgeKind.DOWN if source.level < target.level else EdgeKind.UP
     if target.minor:
         return EdgeKind.SAME
-    passes_others = source.column < nearest or not slots.free(source.level, source.lane, source.column, target.column)
-    return EdgeKind.SKIP if passes_others else EdgeKind.SAME
+    blocked = not slots.free(source.level, source.lane, source.column, target.column)
+    return EdgeKind.SKIP if passed or blocked else EdgeKind.SAME
 
 
 def _operand_kind(source: Cell, target: Cell, sum_in: str, readers: Sequence[str]) -> EdgeKind:
     """The shortcut of a residual unit spans what the unit computes from the same grid; any other operand skips."""
-    if target.kind is Kind.FUSE and target.column - source.column == 1 and source.lane == target.lane:
+    if target.kind is Kind.FUSE and target.column - source.column == 1:
         return EdgeKind.SAME
     if sum_in:
         inside = any(reader.startswith(f"{sum_in}.") for reader in readers)
@@ -190,7 +199,7 @@ def _groups(pieces: list[Piece], columns: list[int]) -> Iterable[Group]:
 def _repeats(draft: Draft, columns: list[int]) -> Iterable[Group]:
     for fold in draft.folds:
         places = [columns[piece] for piece in fold.pieces]
-        yield Group(fold.path, min(places), max(places), fold.repeats)
+        yield Group(fold.path, min(places), max(places), fold.repeats, fold.pieces)
 
 
 def _levels(graph: Graph, cells: tuple[Cell, ...]) -> Iterable[tuple[int, Size]]:

@@ -52,7 +52,10 @@ Shape = Polygon | Curve | Label
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A cell: its front face around (x, y), the faces behind it; a circle with a text where `round`. `title` is its tooltip."""
+    """A cell: its front face around (x, y) and the faces behind it, or where `round` a circle with a text.
+
+    `title` is its tooltip.
+    """
 
     cell: int
     x: float

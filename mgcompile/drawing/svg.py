@@ -71,7 +71,8 @@ def _label(label: Label) -> str:
     anchor = f' text-anchor="{label.anchor}"' if label.anchor != "start" else ""
     weight = ' font-weight="bold"' if label.bold else ""
     place = f'x="{_number(label.x)}" y="{_number(label.y)}"'
-    return f'<text {place} font-size="{_number(label.size)}" fill="{label.colour}"{anchor}{weight}>{_text(label.text)}</text>'
+    font = f'font-size="{_number(label.size)}" fill="{label.colour}"{anchor}{weight}'
+    return f"<text {place} {font}>{_text(label.text)}</text>"
 
 
 def _sheet(sheet: Sheet) -> str:

@@ -44,6 +44,7 @@ class GraphBuilder:
         if isinstance(value, Grid):
             # Where sizes shrink at every step the smallest input grows; beyond reason it is a slip of the pen.
             value.height.smallest()
+            value.width.smallest()
         if shapes := op.weights(*given):
             self._check_tensors(name, op, shapes, weights or name, owned)
         self.types[name] = value
@@ -52,7 +53,9 @@ class GraphBuilder:
 
     def graph(self, outputs: Mapping[str, str]) -> Graph:
         """The graph of all nodes so far."""
-        return Graph(self.name, self.nodes.values(), outputs, size=self.size, layers=self.layers)
+        graph = Graph(self.name, self.nodes.values(), outputs, size=self.size, layers=self.layers)
+        graph.types = dict(self.types)
+        return graph
 
     def _check_tensors(self, name: str, op: Op, shapes: Mapping[str, Shape], owner: str, owned: bool) -> None:
         if owner not in self._tensors and not owned:

@@ -104,7 +104,7 @@ class Graph:
         return next(node for node in self if isinstance(node.op, Input))
 
     @cached_property
-    def types(self) -> Mapping[str, Value]:
+    def types(self) -> dict[str, Value]:
         """The symbolic output of every node, by one walk. Raises `ShapeError` where inputs do not fit."""
         types: dict[str, Value] = {}
         for node in self:

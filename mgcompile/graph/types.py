@@ -63,7 +63,9 @@ class Extent:
         if self.fixed is None:
             return max(1, floor(-self.offset) + 1)
         if self.fixed < 1:
-            raise ShapeError(f"a grid of a fixed size would have {self.fixed} cells")
+            raise ShapeError(
+                f"a grid whose size is fixed would have {self.fixed} cells a side; pad it or use a smaller kernel"
+            )
         return 1
 
     def __str__(self) -> str:

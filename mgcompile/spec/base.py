@@ -85,7 +85,7 @@ class Options(BaseModel):
         `evaluate` raises, and pydantic's `ValidationError` where a value is not what the option expects.
         """
         given = self.given | {name: as_expression(value) for name, value in (self.__pydantic_extra__ or {}).items()}
-        bound = {name: _bound(value, evaluate, (name,)) for name, value in given.items()}
+        bound = {name: _bound(value, evaluate, (name.removesuffix("_"),)) for name, value in given.items()}
         if all(bound[name] is given[name] for name in given):
             return self
         return self.model_validate(bound)

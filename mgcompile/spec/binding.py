@@ -7,6 +7,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
+from pydantic import ValidationError
+
 from mgcompile.graph.builder import GraphBuilder
 from mgcompile.spec.base import LayerError, LayerSpec, Path, Pyramid, Step, widths_of
 from mgcompile.spec.document import BlockSpec, Document, Param
@@ -60,7 +62,7 @@ class Binding:
         names: dict[str, Any] = dict(scope.names)
         if pyramid is not None:
             names |= {"incoming": list(widths_of(pyramid, self.builder).values()), "levels": list(pyramid)}
-        elif names_in(text) & {"incoming", "levels"}:
+        elif names_in(text) & (set(LOCAL_NAMES) - names.keys()):
             raise Unknown
         try:
             return evaluate(text, names)
@@ -73,7 +75,15 @@ class Binding:
         if not isinstance(value, Expression):
             return value
         names = replace(scope, names={**scope.names, **step.names})
-        bound = CommonOptions.model_construct({name}, **{name: value}).bind(self.evaluator(names, pyramid))
+        option = name.removesuffix("_")
+        try:
+            bound = CommonOptions.model_construct({name}, **{name: value}).bind(self.evaluator(names, pyramid))
+        except Unknown:
+            if option in ("id", "from"):
+                raise LayerError(f"`{value}`: what the layer receives has no name here", option) from None
+            raise
+        except ValidationError as error:
+            raise LayerError(error.errors()[0]["msg"], option) from None
         return getattr(bound, name)
 
     def arguments(self, name: str, block: BlockSpec, given: Mapping[str, Any]) -> dict[str, Any]:

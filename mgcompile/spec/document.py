@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from mgcompile.spec.base import Options
 from mgcompile.spec.fields import (
     Count,
     Expression,
+    Fixed,
     Identifier,
     Levels,
     Option,
     Reference,
     integer,
+    show,
     wrong,
 )
 from mgcompile.spec.items import Defaults, Layers
@@ -53,6 +56,32 @@ SCALAR_SCHEMA = {"type": ["number", "boolean", "string", "array"]}
 Scalar = Annotated[Any, Option(_scalar, SCALAR_SCHEMA)]
 
 
+def _bound(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong("a number", value)
+    return value
+
+
+Bound = Annotated[int | float, Fixed(_bound, {"type": "number"})]
+
+NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+TAKEN = ("incoming", "levels", "true", "false")
+"""Names that every expression has."""
+
+
+def _param_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(NAME, value):
+        raise wrong("a name of letters, digits and _", value)
+    if value in TAKEN:
+        raise PydanticCustomError(
+            "taken", "every expression knows {name} already; choose another name", {"name": value}
+        )
+    return value
+
+
+ParamName = Annotated[str, Fixed(_param_name, {"type": "string", "pattern": f"^{NAME}$"})]
+
+
 class InputSpec(Options):
     """The image that the network takes."""
 
@@ -69,9 +98,9 @@ class Param(Options):
 
     default: Scalar | None = None
     """Its value where nothing else is said; a parameter of a block without one must be given."""
-    min: Scalar | None = None
+    min: Bound | None = None
     """The least value."""
-    max: Scalar | None = None
+    max: Bound | None = None
     """The greatest value."""
     choices: list[Scalar] | None = None
     """All values that it may have."""
@@ -86,11 +115,11 @@ class Param(Options):
         fixed = self.default is not None and not isinstance(self.default, Expression)
         kinds = kind_of(value), kind_of(self.default)
         if fixed and kinds[0] != kinds[1] and kinds != ("an integer", "a number"):
-            return f"expected {kinds[1]} like {self.default!r}, found {value!r}"
+            return f"expected {kinds[1]} like {show(self.default)}, found {show(value)}"
         if self.choices is not None and value not in self.choices:
-            return f"expected one of {', '.join(map(str, self.choices))}, found {value!r}"
+            return f"expected one of {', '.join(map(show, self.choices))}, found {show(value)}"
         if kind_of(value) not in ("an integer", "a number"):
-            return "" if self.min is self.max is None else f"expected a number, found {value!r}"
+            return "" if self.min is self.max is None else f"expected a number, found {show(value)}"
         if self.min is not None and value < self.min:
             return f"expected at least {self.min}, found {value!r}"
         if self.max is not None and value > self.max:
@@ -107,7 +136,7 @@ def kind_of(value: Any) -> str:
 class BlockSpec(Options):
     """A list of layers with parameters, to be used by name."""
 
-    params: dict[str, Param] = {}
+    params: dict[ParamName, Param] = {}
     """Its parameters; every expression inside knows them."""
     layers: Layers
     """Its layers; `from: start` inside is what the block received."""
@@ -137,7 +166,7 @@ class Document(Options):
     """Another spec, relative to this file or from the zoo: what this one does not say is taken from there."""
     input: InputSpec
     """The image."""
-    params: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Param] = {}
+    params: dict[ParamName, Param] = {}
     """Names for values, for use in expressions; `--set name=value` changes them."""
     defaults: Defaults = Defaults({})
     """Options of layers where a layer does not say, by kind of layer."""

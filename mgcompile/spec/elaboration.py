@@ -22,6 +22,7 @@ from mgcompile.spec.base import LayerError, Path, Place, Pyramid, Share, Step
 from mgcompile.spec.binding import Binding
 from mgcompile.spec.document import Document, Output
 from mgcompile.spec.fields import Expression, LevelChoice
+from mgcompile.spec.inspection import inspect
 from mgcompile.spec.items import COMMON, Item, item_of, layer_classes
 from mgcompile.spec.problems import validation_problems
 from mgcompile.spec.scopes import RESERVED, References, Scope, Unknown
@@ -31,6 +32,15 @@ from mgcompile.spec.tree import path_text
 __all__ = ["Elaboration"]
 
 MOST_DEPTH = 60
+MOST_PARTS = 1_000_000
+
+
+class _TooLong(Exception):
+    """The layers come to more than `MOST_PARTS`; `where` is the one with which they do."""
+
+    def __init__(self, where: Path) -> None:
+        super().__init__(f"more than {MOST_PARTS:,} operations and layers after repeats, blocks and growth")
+        self.where = where
 
 
 class Elaboration:
@@ -40,26 +50,56 @@ class Elaboration:
         self.document = document
         self.source = source
         self.params = params
-        self.problems: set[Problem] = set()
+        self._problems: dict[tuple[str, str], Problem] = {}
+        self._steps = 0
         size = document.input.size
         self.builder = GraphBuilder(name, document.input.channels, size)
         self.references = References()
         self.binding = Binding(document, params, self.builder)
         self.canonical: list[dict[str, Any]] = []
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every mistake found, one a place; none where the spec is right."""
+        return tuple(self._problems.values())
+
     def run(self) -> Graph | None:
         """The graph, or None where there are problems."""
         scope = Scope(start={0: INPUT}, names=self.params)
-        last = self._walk(self.steps(self.document.layers, ("layers",)), scope, {0: INPUT}, self.canonical)
+        try:
+            last = self.walk(self.steps(self.document.layers, ("layers",)), scope, {0: INPUT}, self.canonical)
+        except _TooLong as error:
+            self.report(error.where, str(error))
+            return None
         outputs = self._outputs(scope, last)
-        return None if self.problems else self.builder.graph(outputs)
+        if self._problems:
+            return None
+        graph = self.builder.graph(outputs)
+        self._check_size(graph)
+        return None if self._problems else graph
+
+    @property
+    def _length(self) -> int:
+        """How much has been made so far."""
+        return self._steps + len(self.builder.nodes)
+
+    def _check_size(self, graph: Graph) -> None:
+        """Note a nominal size at which a grid vanishes."""
+        least, size = graph.smallest_size, graph.size
+        if size[0] < least[0] or size[1] < least[1]:
+            message = f"{size[0]}x{size[1]} is too small: a grid vanishes below {least[0]}x{least[1]}"
+            self.report(("input", "size"), message)
 
     # What layers ask for.
 
     def report(self, where: Path, message: str) -> None:
         """Note a mistake at a place in the spec."""
         mark = self.source.locate(where)
-        self.problems.add(Problem(mark.file, mark.line, mark.column, path_text(where), message))
+        self.note(Problem(mark.file, mark.line, mark.column, path_text(where), message))
+
+    def note(self, problem: Problem) -> None:
+        """Note a mistake; only the first at a place, which may be come by in several ways."""
+        self._problems.setdefault((problem.file, problem.path), problem)
 
     def steps(self, items: Sequence[Item], where: Path) -> tuple[Step, ...]:
         """The layers of a list that a user wrote."""
@@ -113,16 +153,28 @@ class Elaboration:
 
     # The walk.
 
-    def _walk(
-        self, steps: Sequence[Step], scope: Scope, pyramid: Pyramid | None, out: list[dict[str, Any]]
+    def walk(
+        self,
+        steps: Sequence[Step],
+        scope: Scope,
+        pyramid: Pyramid | None,
+        out: list[dict[str, Any]],
+        alike: bool = False,
     ) -> Pyramid | None:
+        """The pyramid after some layers, None where it is unknown. Where they are `alike`, all come to as much as the
+        first.
+        """
         if scope.depth > MOST_DEPTH:
             self.report(steps[0].where if steps else (), f"layers are nested more than {MOST_DEPTH} deep")
             return None
         counts: dict[str, int] = {}
         taken: set[str] = {step.id for step in steps if step.id and not isinstance(step.id, Expression)}
         seen: set[str] = set()
-        for step in steps:
+        before = self._length
+        for index, step in enumerate(steps):
+            self._steps += 1
+            if before + (self._length - before) * (len(steps) if alike and index == 1 else 1) > MOST_PARTS:
+                raise _TooLong(step.where)
             try:
                 id = self._name(step, scope, counts, taken, seen)
                 pyramid = self._take(step, id, scope, pyramid, out)
@@ -160,11 +212,10 @@ class Elaboration:
         except ShapeError as error:
             self.report(_blamed(step), str(error))
         except ValidationError as error:
-            self.problems |= {
-                *validation_problems(error, self.source, _blamed(step), type(step.layer or self.document))
-            }
+            for problem in validation_problems(error, self.source, _blamed(step), type(step.layer or self.document)):
+                self.note(problem)
         if result is None:
-            self._look_inside(step, path, scope)
+            inspect(self, step, path, scope)
         self.references.pyramids[path] = result
         out.append(item)
         return result
@@ -184,12 +235,13 @@ class Elaboration:
             levels = Place(self, scope, "", step.where, "", pyramid).pick(chosen, "on")
             item["on"] = list(levels)
             acted = {level: pyramid[level] for level in levels}
+        step = self._with_share(step, scope, acted)
         inner = self._inner_scope(step, id, scope, acted, item)
         repeat = self.binding.common(step, "repeat", scope, acted)
         if repeat is None:
             result = self._act(step, inner, acted, item)
         else:
-            result = self._group(self._repeated(step, repeat, inner), inner, acted, item)
+            result = self._group(self._repeated(step, repeat, inner), inner, acted, item, alike=True)
         return result if result is None else self._merged(step, pyramid, acted, result)
 
     def _repeated(self, step: Step, repeat: int, inner: Scope) -> tuple[Step, ...]:
@@ -216,18 +268,30 @@ class Elaboration:
             scope.depth + 1,
         )
         if step.share is not None:
-            inner = self._shared(step, inner, item)
+            inner = self._shared(step.share, inner, item)
         self.references.scopes[inner.path] = inner
         return inner
 
-    def _shared(self, step: Step, inner: Scope, item: dict[str, Any]) -> Scope:
-        share = step.share.bind(self.binding.evaluator(inner, None)) if step.share else Share()
+    def _with_share(self, step: Step, scope: Scope, pyramid: Pyramid) -> Step:
+        """The step with the value of every expression in what it shares."""
+        if step.share is None:
+            return step
+        evaluate_at = self.binding.evaluator(scope, pyramid)
+        try:
+            return replace(step, share=step.share.bind(lambda text, option: evaluate_at(text, ("share", *option))))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise LayerError(first["msg"], "share", str(first["loc"][0]).removesuffix("_")) from None
+
+    def _shared(self, share: Share, inner: Scope, item: dict[str, Any]) -> Scope:
         levels = inner.shared_levels if share.levels is None else share.levels
         item["share"] = {"levels": levels, "norm": share.norm}
         inner = replace(inner, shared_levels=levels, shared_norm=inner.shared_norm and share.norm)
         if share.with_ is None:
             return inner
         path = self.references.resolve(share.with_, inner.parent or inner, ("share", "with"))
+        if path == INPUT:
+            raise LayerError("the input has no weights to share", "share", "with")
         owner = self.references.scopes.get(path)
         if owner is None:
             raise Unknown
@@ -255,10 +319,12 @@ class Elaboration:
         inner.user = False
         return self._group(expansion, inner, acted, item)
 
-    def _group(self, steps: Sequence[Step], inner: Scope, acted: Pyramid, item: dict[str, Any]) -> Pyramid | None:
+    def _group(
+        self, steps: Sequence[Step], inner: Scope, acted: Pyramid, item: dict[str, Any], alike: bool = False
+    ) -> Pyramid | None:
         out: list[dict[str, Any]] = []
         item["group"] = {"layers": out}
-        return self._walk(steps, inner, acted, out)
+        return self.walk(steps, inner, acted, out, alike)
 
     def _merged(self, step: Step, pyramid: Pyramid, acted: Pyramid, result: Pyramid) -> Pyramid:
         """The result with the grids that passed through."""
@@ -272,33 +338,6 @@ class Elaboration:
                 f"the layer leads to level {_levels(both)}, where a grid passes through; join them instead", "on"
             )
         return dict(sorted({**passed, **result}.items()))
-
-    def _look_inside(self, step: Step, path: str, scope: Scope) -> None:
-        """Find the mistakes in a layer whose pyramid is unknown that do not need it."""
-        layer = step.layer
-        if layer is None or step.unknown:
-            return
-        for name, value in layer.given.items():
-            option = name.removesuffix("_")
-            where = (*step.where, layer.kind, option)
-            if name in ("with_", "like"):
-                self._check_references(value if isinstance(value, list) else [value], scope, where)
-            elif isinstance(value, Expression):
-                for message in self.binding.unknown_names(value, scope):
-                    self.report(where, message)
-            elif isinstance(value, list) and value and isinstance(value[0], Item):
-                inner = Scope(f"{path}.{option}", parent=scope, names=scope.names, depth=scope.depth + 1)
-                self._walk(self.steps(value, where), inner, None, [])
-
-    def _check_references(self, references: Sequence[str], scope: Scope, where: Path) -> None:
-        for reference in references:
-            try:
-                if not isinstance(reference, Expression):
-                    self.references.absolute(reference, scope)
-            except LayerError as error:
-                self.report(where, str(error))
-            except Unknown:
-                continue
 
     def _outputs(self, scope: Scope, last: Pyramid | None) -> dict[str, str]:
         outputs: dict[str, str] = {}

@@ -7,8 +7,9 @@ elaborated and the expression's names are known. After that it has the type it i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -21,6 +22,7 @@ __all__ = [
     "Channels",
     "Count",
     "Expression",
+    "Fixed",
     "Groups",
     "Identifier",
     "Kernel",
@@ -58,9 +60,21 @@ class Expression(str):
 
 
 def show(value: object) -> str:
-    """A found value, short enough for a message."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    """A found value as a spec would have it, short enough for a message."""
+    text = "nothing (null)" if value is None else _flow(value, 3)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _flow(value: object, depth: int) -> str:
+    """The beginning of a value in YAML's flow style."""
+    if isinstance(value, Mapping | list | tuple):
+        if not depth and value:
+            return "..."
+        items = [*islice(value.items() if isinstance(value, Mapping) else value, 8)]
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(f'{key}: {_flow(item, depth - 1)}' for key, item in items)}}}"
+        return f"[{', '.join(_flow(item, depth - 1) for item in items)}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def wrong(expected: str, found: object) -> PydanticCustomError:
@@ -95,6 +109,13 @@ class Option:
         return {"anyOf": [self.schema, EXPRESSION_SCHEMA]}
 
 
+class Fixed(Option):
+    """The annotation of an option for which no expression may stand."""
+
+    def validate(self, value: Any) -> Any:
+        return self.check(value)
+
+
 def expression(text: str) -> Expression:
     """The text as an expression. Raises `PydanticCustomError` where it is none."""
     try:
@@ -105,7 +126,7 @@ def expression(text: str) -> Expression:
 
 
 def _integer(least: int, most: int) -> Check:
-    expected = f"an integer from {least} to {most}"
+    expected = f"an integer from {least} to {most}" if least < most else f"the number {least}"
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -333,14 +354,16 @@ Kernel = Annotated[Any, Option(_listed(_kernel), _listed_schema(KERNEL_SCHEMA), 
 Groups = Annotated[
     Any,
     Option(
-        _listed(_or_word(_integer(1, MOST_CHANNELS), ["depthwise"], "a number of groups, or depthwise")),
+        _listed(
+            _or_word(_integer(1, MOST_CHANNELS), ["depthwise"], f"an integer from 1 to {MOST_CHANNELS}, or depthwise")
+        ),
         _listed_schema({"anyOf": [_integer_schema(1, MOST_CHANNELS), {"const": "depthwise"}]}),
     ),
 ]
 Reach = Annotated[
     Any,
     Option(
-        _or_word(_integer(0, MOST_LEVELS), ["all"], "a number of levels, or all"),
+        _or_word(_integer(0, MOST_LEVELS), ["all"], f"an integer from 0 to {MOST_LEVELS}, or all"),
         {"anyOf": [_integer_schema(0, MOST_LEVELS), {"const": "all"}]},
     ),
 ]

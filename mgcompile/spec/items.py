@@ -75,13 +75,16 @@ class Item:
 
 def item_of(value: Any) -> Item:
     """The item that a value of a list of layers means."""
-    if isinstance(value, str) and value in layer_classes():
+    if isinstance(value, str):
+        if value not in layer_classes():
+            return Item(None, CommonOptions(), (Fault((), _unknown(value, "layer")),))
         value = {value: None}
     if not isinstance(value, Mapping):
         message = f"expected a layer, a mapping such as {{conv: {{channels: 64}}}}, found {show(value)}"
         return Item(None, CommonOptions(), (Fault((), message),))
     kinds = [key for key in value if key in layer_classes()]
-    faults = [Fault((key,), _unknown(key)) for key in value if key not in kinds and key not in COMMON]
+    what = "key" if kinds else "layer"
+    faults = [Fault((key,), _unknown(key, what)) for key in value if key not in kinds and key not in COMMON]
     if len(kinds) > 1:
         faults.append(Fault((), f"an item is one layer, found {' and '.join(kinds)}: make them two items of the list"))
     if not kinds and not faults:
@@ -129,10 +132,14 @@ def _validated(cls: type[Any], value: Any, path: Path, faults: list[Fault]) -> A
         return None
 
 
-def _unknown(key: str) -> str:
-    known = sorted({*layer_classes(), *COMMON})
-    near = get_close_matches(key, known, 1)
-    return f"unknown layer {key!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(layer_classes())}")
+def _unknown(key: str, what: str) -> str:
+    if ":" in key:
+        return f"unknown {what} {key!r}; is there a space missing after a `:`?"
+    near = get_close_matches(key, sorted({*layer_classes(), *COMMON}), 1)
+    if near:
+        return f"unknown {'key' if near[0] in COMMON else what} {key!r}; did you mean {near[0]}?"
+    known = sorted(COMMON) if what == "key" else layer_classes()
+    return f"unknown {what} {key!r}; " + ("beside the layer stand " if what == "key" else "known: ") + ", ".join(known)
 
 
 LAYERS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"$ref": "#/$defs/Item"}}
@@ -144,7 +151,10 @@ class ItemList:
     def validate(self, value: Any) -> list[Item]:
         """The items of a list. Raises `PydanticCustomError` where it is none."""
         if not isinstance(value, list | tuple):
-            raise PydanticCustomError("wrong_value", "expected a list of layers, found {found}", {"found": show(value)})
+            hint = "; begin each layer with `- `" if isinstance(value, Mapping) else ""
+            raise PydanticCustomError(
+                "wrong_value", "expected a list of layers, found {found}{hint}", {"found": show(value), "hint": hint}
+            )
         return [item if isinstance(item, Item) else item_of(item) for item in value]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -174,7 +184,7 @@ class Defaults:
             raise PydanticCustomError(
                 "wrong_value", "expected a mapping of layers to options, found {found}", {"found": show(value)}
             )
-        faults = [Fault((key,), _unknown(key)) for key in value if key not in layer_classes()]
+        faults = [Fault((key,), _unknown(key, "layer")) for key in value if key not in layer_classes()]
         kinds = [kind for kind in value if kind in layer_classes()]
         options = {kind: _validated(partial(layer_classes()[kind]), value[kind], (kind,), faults) for kind in kinds}
         return cls({kind: given for kind, given in options.items() if given is not None}, tuple(faults))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -16,10 +14,12 @@ from pydantic import ValidationError
 
 from mgcompile.errors import Problem, SpecError
 from mgcompile.graph import Graph
+from mgcompile.graph.collecting import collection_paused
+from mgcompile.spec.base import Path
 from mgcompile.spec.document import Document, Param
 from mgcompile.spec.elaboration import Elaboration
 from mgcompile.spec.expressions import ExpressionError, evaluate, has_expression
-from mgcompile.spec.items import items_in
+from mgcompile.spec.items import item_of, items_in
 from mgcompile.spec.limits import check_length
 from mgcompile.spec.problems import fault_problems, validation_problems
 from mgcompile.spec.source import Source, parse_source, read_source, source_of_mapping
@@ -99,9 +99,9 @@ def load(source: SpecLike, *, params: Mapping[str, Any] | None = None) -> Spec:
     return _checked(_read(source), dict(params or {}))
 
 
-def parse_spec(text: str, file: str) -> Spec:
+def parse_spec(text: str | bytes, file: str, *, params: Mapping[str, Any] | None = None) -> Spec:
     """The checked spec in a YAML text; `file` is the name to show. Raises `SpecError`."""
-    return _checked(parse_source(text, file, zoo=zoo_folder()), {})
+    return _checked(parse_source(text, file, zoo=zoo_folder()), dict(params or {}))
 
 
 def parse_param(text: str) -> tuple[str, Any]:
@@ -109,7 +109,11 @@ def parse_param(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or "\n" in value:
         raise SpecError([Problem(f"--set {text}", 0, 0, "", "expected name=value")])
-    return name.strip(), parse_source(f"value: {value}", f"--set {name}").data["value"]
+    try:
+        return name.strip(), parse_source(f"value: {value}", text).data["value"]
+    except SpecError as error:
+        # Places in a text that nobody wrote would mislead.
+        raise SpecError([Problem(f"--set {text}", 0, 0, "", error.errors[0].message)]) from None
 
 
 def zoo_folder() -> FilePath:
@@ -140,27 +144,16 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
 
 
 def _checked(source: Source, overrides: Mapping[str, Any]) -> Spec:
-    with _garbage_kept():
+    with collection_paused():
         return _elaborated(source, overrides)
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Without the collector, which would go over a growing graph again and again and find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
     try:
         document = Document.model_validate(source.data)
     except ValidationError as error:
-        raise SpecError(validation_problems(error, source, (), Document)) from None
+        problems = [*validation_problems(error, source, (), Document), *_faults_in_layers(source)]
+        raise SpecError(problems) from None
     problems = list(fault_problems(document.defaults.faults, source, ("defaults",)))
     for where, item in items_in(document, ()):
         problems += fault_problems(item.faults, source, where)
@@ -175,6 +168,20 @@ def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
     if graph is None or problems or bad_name:
         raise SpecError([*problems, *bad_name, *elaboration.problems])
     return Spec(name, document, params, source, dict(overrides), (graph, elaboration.canonical))
+
+
+def _faults_in_layers(source: Source) -> Iterator[Problem]:
+    """What is wrong with single layers of a spec that is no document."""
+    blocks = source.data.get("blocks")
+    lists: dict[Path, Any] = {("layers",): source.data.get("layers")}
+    if isinstance(blocks, dict):
+        lists |= {
+            ("blocks", key, "layers"): block.get("layers") for key, block in blocks.items() if isinstance(block, dict)
+        }
+    for path, items in lists.items():
+        for index, item in enumerate(items if isinstance(items, list) else []):
+            for where, inner in items_in(item_of(item), (*path, index)):
+                yield from fault_problems(inner.faults, source, where)
 
 
 def _params(document: Document, source: Source, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -198,11 +205,11 @@ def _params(document: Document, source: Source, overrides: Mapping[str, Any]) ->
 def _param(name: str, param: Param, overrides: Mapping[str, Any], earlier: Mapping[str, Any]) -> tuple[Any, str]:
     value = overrides.get(name, param.default)
     if value is None:
-        return 0, "it has no value"
+        return 0, "it has no value; give it one here, or from outside with --set"
     try:
         value = resolved(value, earlier)
     except ExpressionError as error:
-        return 0, str(error)
+        return 0, f"{error}; a param knows those above it"
     return value, param.problem(value)
 
 

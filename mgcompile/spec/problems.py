@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from mgcompile.errors import Problem
 from mgcompile.spec.base import Path
+from mgcompile.spec.fields import show
 from mgcompile.spec.items import Fault
 from mgcompile.spec.source import Source
 from mgcompile.spec.tree import path_text
@@ -33,7 +34,7 @@ EXPECTED = {
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping of options",
     "model_attributes_type": "expected a mapping of options",
-    "string_type": "expected a text",
+    "string_type": "expected text",
 }
 
 
@@ -42,9 +43,14 @@ def validation_problems(
 ) -> Iterator[Problem]:
     """A problem for each of pydantic's errors; `prefix` is the path of what was validated as a `model`."""
     for detail in error.errors(include_url=False):
-        loc = tuple(part for part in detail["loc"] if part != "[key]")
         unknown = detail["type"] == "extra_forbidden"
-        mark = source.locate((*prefix, *loc), key=unknown)
+        # Options that are validated a second time go by their Python names.
+        loc = tuple(
+            part.removesuffix("_") if isinstance(part, str) and not unknown else part
+            for part in detail["loc"]
+            if part != "[key]"
+        )
+        mark = source.locate((*prefix, *loc), key=unknown or "[key]" in detail["loc"])
         yield Problem(mark.file, mark.line, mark.column, path_text((*prefix, *loc)), _message(detail, loc, model))
 
 
@@ -55,17 +61,24 @@ def _message(detail: Any, loc: Path, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{loc[-1]} is missing; it must be given"
     if kind in EXPECTED:
-        text = "null" if found is None else repr(found)
-        return f"{EXPECTED[kind]}, found {text if len(text) <= 60 else text[:57] + '...'}"
+        within = _model_at(model, loc) if kind.startswith("model") else None
+        keys = f" ({', '.join(_keys(within))})" if within else ""
+        return f"{EXPECTED[kind]}{keys}, found {show(found)}"
     return str(detail["msg"])
 
 
 def _unknown_key(key: str, model: type[BaseModel] | None) -> str:
-    known = sorted(name.removesuffix("_") for name in model.model_fields) if model else []
+    known = sorted(_keys(model)) if model else []
     near = get_close_matches(key, known, 1)
+    if ":" in key:
+        return f"unknown key {key!r}; is there a space missing after a `:`?"
     if near:
         return f"unknown key {key!r}; did you mean {near[0]}?"
     return f"unknown key {key!r}; known: {', '.join(known)}" if known else f"unknown key {key!r}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [name.removesuffix("_") for name in model.model_fields]
 
 
 def _model_at(model: type[BaseModel] | None, loc: Path) -> type[BaseModel] | None:

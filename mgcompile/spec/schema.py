@@ -9,6 +9,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
@@ -43,7 +44,7 @@ WORDS: Mapping[type[Options], Schema] = {Join: {"type": "string"}, Share: {"enum
 
 
 def json_schema() -> Schema:
-    """The schema of a spec, in draft 2020-12. Anything that it accepts need not compile: numbers must fit each other."""
+    """The schema of a spec, in draft 2020-12. What it accepts may still be wrong: numbers must fit each other."""
     definitions = _Definitions()
     document = definitions.mapping(Document)
     required = document.pop("required")
@@ -56,7 +57,7 @@ def json_schema() -> Schema:
     }
     del definitions.schemas["InputSpec"]["required"], definitions.schemas["BlockSpec"]["required"]
     shared = _shared(definitions)
-    return {
+    schema = {
         "$schema": DIALECT,
         "title": "mgcompile spec",
         **document,
@@ -65,6 +66,7 @@ def json_schema() -> Schema:
         "then": whole,
         "$defs": {**shared, **dict(sorted(definitions.schemas.items()))},
     }
+    return deepcopy(schema)  # parts of it belong to the options' annotations
 
 
 class _Definitions:
@@ -115,7 +117,7 @@ class _Definitions:
         short = cls.model_fields.get(cls.shorthand)
         others = [self._type(short.annotation, short.metadata)] if short else []
         others += [WORDS[cls]] if cls in WORDS else []
-        others += [{"type": "null"}] if _accepts_null(cls) else []
+        others += [PLAIN[NoneType]] if _accepts_null(cls) else []
         return {"description": mapping.pop("description"), **_any(mapping, *others)} if others else mapping
 
     def _type(self, annotation: Any, metadata: Iterable[Any] = ()) -> Schema:
@@ -146,13 +148,15 @@ class _Definitions:
 
 def _shared(definitions: _Definitions) -> dict[str, Schema]:
     """The schemas of what no class stands for: an item of a list of layers, the defaults, an expression."""
-    layers = {
-        kind: {"description": _text(cls.__doc__ or ""), **definitions.reference(cls)} for kind, cls in LAYERS.items()
-    }
+    bare = [kind for kind in LAYERS if not item_of(kind).faults]
     mapping = definitions.mapping(CommonOptions)
-    mapping["properties"] |= layers
+    for kind, cls in LAYERS.items():
+        options = definitions.reference(cls)
+        if kind in bare and not _accepts_null(cls):
+            options = _any(options, PLAIN[NoneType])
+        mapping["properties"][kind] = {"description": _text(cls.__doc__ or ""), **options}
     mapping["oneOf"] = [{"required": [kind]} for kind in LAYERS]
-    item = _any(mapping, {"enum": [kind for kind in LAYERS if not item_of(kind).faults]})
+    item = _any(mapping, {"enum": bare})
     defaults = {
         "type": "object",
         "properties": {kind: definitions.partial(cls) for kind, cls in LAYERS.items()},

@@ -17,9 +17,11 @@ from mgcompile.graph.ops import (
     Op,
     PadChannels,
     Pool,
+    Product,
     Resize,
     Sum,
     TransposedConv,
+    WeightedSum,
 )
 
 Pyramid = dict[int, str]
@@ -36,7 +38,9 @@ class Builder:
         self.channels: dict[str, int] = {}
         self.add("input", Input(channels), (), 0, "input", "op", channels)
 
-    def add(self, name: str, op: Op, inputs: Sequence[str], level: int, layer: str, kind: str, channels: int) -> str:
+    def add(  # noqa: PLR0917
+        self, name: str, op: Op, inputs: Sequence[str], level: int, layer: str, kind: str, channels: int
+    ) -> str:
         self.nodes.append(Node(name, op, tuple(inputs), level, layer, name))
         self.layers[layer] = Layer(kind)
         self.channels[name] = channels
@@ -54,7 +58,7 @@ class Builder:
             grids[level] = self.add(name, pool, ["input"], level, path, "pyramid", self.channels["input"])
         return grids
 
-    def conv(
+    def conv(  # noqa: PLR0917
         self, path: str, grids: Pyramid, channels: Sequence[int], kernel: int = 3, stride: int = 1, act: bool = True
     ) -> Pyramid:
         """conv, norm and act of one mg-conv, without the exchange."""
@@ -337,6 +341,55 @@ def resnet(times: Sequence[int] = (3, 4)) -> Graph:
     return build.finish(build.classify(grid, level, 10))
 
 
+def u_net() -> Graph:
+    """One grid: two steps down, two up by bilinear resizing, each concatenated with its skip for one convolution."""
+    build = Builder("U-Net", 64)
+    (grid,) = build.conv("down0", {0: "input"}, [16]).values()
+    skips = [grid]
+    for level in (1, 2):
+        grid = build.pool(f"pool{level}", {level - 1: grid})[level]
+        (grid,) = build.conv(f"down{level}", {level: grid}, [16 << level]).values()
+        skips.append(grid)
+    for level in (1, 0):
+        name = f"up{level}.level{level}"
+        risen = build.add(name, Resize("bilinear"), [grid, skips[level]], level, f"up{level}", "up", 32 << level)
+        joined = build.concat(f"join{level}", level, [skips[level], risen])
+        (grid,) = build.conv(f"smooth{level}", {level: joined}, [16 << level]).values()
+    return build.finish(grid)
+
+
+def gated(units: int = 2) -> Graph:
+    """Units of a convolution whose output is scaled by a gate computed from its mean (squeeze and excitation)."""
+    build = Builder("gated", 32)
+    (grid,) = build.conv("conv1", {0: "input"}, [16]).values()
+    for unit in range(units):
+        path = f"unit1.{unit}"
+        (body,) = build.conv(f"{path}.conv", {0: grid}, [16], act=False).values()
+        gate = build.add(f"{path}.squeeze", GlobalPool(), [body], 0, f"{path}.squeeze", "global_pool", 16)
+        (gate,) = build.conv(f"{path}.reduce", {0: gate}, [4], 1).values()
+        (gate,) = build.conv(f"{path}.excite", {0: gate}, [16], 1, act=False).values()
+        body = build.add(f"{path}.scale", Product(), [body, gate], 0, f"{path}.scale", "join", 16)
+        grid = build.add(f"{path}.add", Sum(), [body, grid], 0, f"{path}.add", "join", 16)
+    return build.finish(grid)
+
+
+def inception() -> Graph:
+    """Parallel branches of different length, concatenated; then a learned weighting of two of them."""
+    build = Builder("Inception", 32)
+    (stem,) = build.conv("stem", {0: "input"}, [16]).values()
+    ends = []
+    for branch, kernels in enumerate(([1], [1, 3], [1, 3, 3])):
+        grid = stem
+        for place, kernel in enumerate(kernels):
+            (grid,) = build.conv(f"mixed.branch{branch}.{place}", {0: grid}, [8], kernel).values()
+        ends.append(grid)
+    joined = build.concat("mixed.join", 0, ends)
+    one = build.conv("one", {0: joined}, [8])[0]
+    other = build.conv("other", {0: joined}, [8], 5)[0]
+    mixed = build.add("weigh", WeightedSum(), [one, other], 0, "weigh", "join", 8)
+    return build.finish(mixed)
+
+
 NETWORKS: dict[str, Callable[[], Graph]] = {
     "r-pmg-30": r_pmg,
     "r-mg-34": r_mg_34,
@@ -345,4 +398,7 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
     "hrnet": hrnet,
     "densenet": densenet,
     "resnet": resnet,
+    "u-net": u_net,
+    "gated": gated,
+    "inception": inception,
 }

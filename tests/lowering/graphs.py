@@ -195,7 +195,7 @@ def _sensible(value):
     if isinstance(value, Vector):
         return value.features <= 200
     # Heights and widths of 20 cells leave two: batch norm over a single value is an error.
-    return value.channels <= 24 and -1 <= value_level(value) and min(value.at((20, 20))[1:]) >= 1
+    return value.channels <= 24 and value_level(value) >= -1 and min(value.at((20, 20))[1:]) >= 1
 
 
 def _same_size(one, other):

@@ -224,7 +224,7 @@ def grid_and_like(op: Op, inputs: Sequence[Value]) -> tuple[Grid, Grid]:
 
 def _check_groups(groups: int, given: int, wanted: int) -> None:
     if given % groups or wanted % groups:
-        raise ShapeError(f"{groups} groups divide neither evenly: {given} channels in, {wanted} channels out")
+        raise ShapeError(f"{groups} groups must divide the channels evenly, {given} in and {wanted} out")
 
 
 def _kernel_text(kernel: Size) -> str:

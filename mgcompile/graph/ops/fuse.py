@@ -53,7 +53,7 @@ class _Elementwise(Op):
             raise ShapeError(f"{self.label} takes at least two inputs, not {len(inputs)}")
         for other in inputs[1:]:
             if other != inputs[0]:
-                raise ShapeError(f"{self.label} of {inputs[0]} and {other}: they must be equal")
+                raise ShapeError(f"{self.label} of {_difference(inputs[0], other)}: they must be equal")
         return inputs[0]
 
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
@@ -105,7 +105,9 @@ class Product(_Elementwise):
         for grid in grids:
             single = grid.height.fixed == grid.width.fixed == 1
             if grid.channels not in (1, whole.channels):
-                raise ShapeError(f"product of {grid.channels} and {whole.channels} channels")
+                raise ShapeError(
+                    f"product of {grid.channels} and {whole.channels} channels: they must be equal, or one be 1"
+                )
             if not single:
                 _check_size(self, whole, grid)
         return Grid(max(grid.channels for grid in grids), whole.height, whole.width)
@@ -144,10 +146,19 @@ class WeightedSum(_Elementwise):
 def _grids(op: Op, inputs: Sequence[Value]) -> list[Grid]:
     grids = [value for value in inputs if isinstance(value, Grid)]
     if len(grids) < max(1, len(inputs)):
-        raise ShapeError(f"{op.label} takes grids, not {', '.join(map(str, inputs)) or 'nothing'}")
+        others = [str(value) for value in inputs if not isinstance(value, Grid)]
+        among = " beside a grid" if grids else ""
+        raise ShapeError(f"{op.label} takes grids, not {', '.join(others) or 'nothing'}{among}")
     return grids
+
+
+def _difference(one: Value, other: Value) -> str:
+    """Two values that differ, by what they differ in."""
+    if isinstance(one, Grid) and isinstance(other, Grid) and one.same_size(other):
+        return f"{one.channels} and {other.channels} channels"
+    return f"{one} and {other}"
 
 
 def _check_size(op: Op, one: Grid, other: Grid) -> None:
     if not one.same_size(other):
-        raise ShapeError(f"{op.label} of grids of {one.size} and of {other.size} cells")
+        raise ShapeError(f"{op.label} of grids of {one.size} and of {other.size} cells, s being the input's size")

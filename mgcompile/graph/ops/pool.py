@@ -33,7 +33,10 @@ class Pool(Op):
     def infer(self, *inputs: Value) -> Grid:
         grid = one_grid(self, inputs)
         if self.kernel % 2 == 0 and (self.stride % 2 or self.kernel < self.stride):
-            raise ShapeError(f"a pool of even kernel {self.kernel} and stride {self.stride} has no centred windows")
+            raise ShapeError(
+                f"a pool of kernel {self.kernel} and stride {self.stride} has no centred windows: the kernel must be "
+                "odd, or even with an even stride that is no larger"
+            )
         steps = self.stride.bit_length() - 1
         return Grid(grid.channels, grid.height.shift(steps), grid.width.shift(steps))
 

@@ -72,7 +72,7 @@ class SliceChannels(Op):
     def infer(self, *inputs: Value) -> Grid:
         grid = one_grid(self, inputs)
         if not 0 <= self.start < self.stop <= grid.channels:
-            raise ShapeError(f"channels {self.start} to {self.stop} of {grid.channels}")
+            raise ShapeError(f"channels {self.start} up to {self.stop} of a grid that has {grid.channels}")
         return Grid(self.stop - self.start, grid.height, grid.width)
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:

@@ -106,8 +106,8 @@ class Up(LayerSpec):
     bias: Bool = True
     """Whether a transposed convolution has a bias."""
     like: Reference | None = None
-    """The id of a pyramid whose sizes the grids take on, each that of its own level, whatever size it has (after a global
-    pool, say). Bilinear.
+    """The id of a pyramid: each grid, whatever its size (after a global pool, say), takes on the size of the one at its
+    level there, by bilinear interpolation.
     """
 
     def check(self) -> None:
@@ -153,7 +153,9 @@ class _Choosing(LayerSpec):
 
     @classmethod
     def is_bare(cls, value: Any) -> bool:
-        return super().is_bare(value) or (isinstance(value, Mapping) and value.keys() <= {"finest", "coarsest"})
+        return super().is_bare(value) or (
+            isinstance(value, Mapping) and bool(value) and value.keys() <= {"finest", "coarsest"}
+        )
 
 
 class Select(_Choosing):
@@ -204,7 +206,8 @@ class Extend(LayerSpec):
             place.step(Select.made(levels=LevelChoice((level,))), "select"),
             place.group(way, "layers", user=True),
         ]
-        return [place.group(new, "new"), place.step(Join.made(with_=["new"]), "join", from_="start")]
+        lands = level + (1 if self.at == "coarser" else -1)
+        return [place.group(new, "new", lands=lands), place.step(Join.made(with_=["new"]), "join", from_="start")]
 
 
 def check_stride(stride: int) -> None:

@@ -76,9 +76,10 @@ class Shortcut(LayerSpec):
         if self.by == "project" or (self.by == "auto" and (shift > 0 or source > target)):
             return "project"
         if self.by == "identity" and (source != target or shift):
-            raise LayerError(f"an identity shortcut from {source} channels to {target}, {shift} levels down", "by")
+            levels = f" {shift} levels down and" if shift > 0 else f" {-shift} levels up and" if shift else ""
+            raise LayerError(f"an identity does not lead{levels} from {source} channels to {target}; auto does")
         if source > target:
-            raise LayerError(f"zero channels cannot lead from {source} channels to {target}; project does", "by")
+            raise LayerError(f"zero channels cannot lead from {source} channels to {target}; project does")
         return "pad" if source < target else "identity"
 
 

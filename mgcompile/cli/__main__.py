@@ -1,0 +1,5 @@
+"""`python -m mgcompile.cli`."""
+
+from mgcompile.cli import main
+
+main(prog_name="mgcompile")
