@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ def run(*args: str, input: str | bytes | None = None) -> Result:
 
 
 def process(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "check": False} | options
-    return subprocess.run([sys.executable, "-m", "mgcompile.cli", *args], **options)
+    options = {"capture_output": True, "text": True} | options
+    return subprocess.run([sys.executable, "-m", "mgcompile.cli", *args], check=False, **options)
 
 
 def files(folder: Path) -> set[str]:
@@ -129,7 +129,7 @@ def test_params_are_set(folder: Path) -> None:
         ("n", "expected name=value"),
         ("=3", "expected name=value"),
         ("n=0", "at least 1"),
-        ("m=3", "no such param; did you mean n?"),
+        ("widht=3", "no such param; did you mean width?"),
         ("n=[", "--set n"),
         ("n=many", "--set n"),
     ],

@@ -228,6 +228,9 @@ def _stepwise(model: fx.GraphModule) -> tuple[nn.Module, dict[str, str]]:
             copied.add_submodule(step, Step(run))
             node.op, node.target = "call_module", step
             names[step] = _graph_node(node)
+    # Tracing leaves out what no output needs; the audit and PyTorch count it.
+    *calls, output = copied.graph.nodes
+    output.args = ((output.args, *(node for node in calls if node.op == "call_module" and not node.users)),)
     copied.recompile()
     return nn.Sequential(copied, Outputs()), {f"0.{step}": name for step, name in names.items()}
 

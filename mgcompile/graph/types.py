@@ -71,7 +71,8 @@ class Extent:
     def __str__(self) -> str:
         if self.fixed is not None:
             return str(self.fixed)
-        size = f"(s{self.offset:+})" if self.offset else "s"
+        sign = "+" if self.offset > 0 else ""
+        size = f"(s{sign}{self.offset})" if self.offset else "s"
         if self.level < 0:
             return f"{size}*{2**-self.level}"
         return f"ceil({size}/{2**self.level})" if self.level else size.strip("()")

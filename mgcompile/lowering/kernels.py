@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "DropSample",
+    "GroupNorm",
     "InputCheck",
     "LayerNorm",
     "PaddedConv2d",
@@ -182,6 +183,13 @@ class LayerNorm(nn.LayerNorm):
         return f"{self.normalized_shape[0]}, eps={self.eps}, affine={self.elementwise_affine}"
 
 
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` that also takes a group of a single number, which it makes zero before the scale and the shift."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class DropSample(nn.Module):
     """Stochastic depth: while training, zeroes whole samples with probability `p` and divides the others by 1 - p."""
 
@@ -220,8 +228,8 @@ class WeightedSum(nn.Module):
         elif self.normalize == "softmax":
             weight = weight.softmax(0)
         total = weight[0] * inputs[0]
-        for scalar, x in zip(weight[1:], inputs[1:], strict=True):
-            total = total + scalar * x
+        for i, x in enumerate(inputs[1:], 1):
+            total = total + weight[i] * x
         return total
 
     def extra_repr(self) -> str:

@@ -156,6 +156,16 @@ def test_layer_norm_is_over_channels(shape, affine):
     torch.testing.assert_close(module(x), spread)
 
 
+class TestGroupNorm:
+    @pytest.mark.parametrize("groups", [1, 2, 4])
+    def test_is_that_of_torch(self, groups):
+        x = ramp(2, 4, 3, 5).float()
+        torch.testing.assert_close(kernels.GroupNorm(groups, 4)(x), torch.nn.GroupNorm(groups, 4)(x))
+
+    def test_takes_a_single_number(self):
+        assert torch.equal(kernels.GroupNorm(4, 4)(torch.ones(1, 4, 1, 1)), torch.zeros(1, 4, 1, 1))
+
+
 class TestDropSample:
     def test_whole_samples_and_the_mean_stays(self):
         module = kernels.DropSample(0.25)
@@ -215,6 +225,7 @@ class TestInputCheck:
     [
         kernels.PaddedConv2d(4, 6, (2, 3), stride=2, dilation=2, groups=2, bias=False, pads=((0, 1), (2, 2))),
         kernels.LayerNorm(4, 1e-3, False),
+        kernels.GroupNorm(2, 4, eps=1e-3, affine=False),
         kernels.DropSample(0.5),
         kernels.WeightedSum(3, "softmax"),
         kernels.InputCheck(3, (4, 7)),

@@ -112,13 +112,15 @@ class TransposedConv(Op):
     kind: ClassVar[Kind] = Kind.UP
 
     def infer(self, *inputs: Value) -> Grid:
-        grid, _ = grid_and_like(self, inputs)
+        grid, like = grid_and_like(self, inputs)
         _check_groups(self.groups, grid.channels, self.channels)
         if min(self.kernel) < self.stride:
             raise ShapeError(
                 f"a transposed convolution of kernel {_kernel_text(self.kernel)} and stride {self.stride} leaves holes"
             )
-        return Grid(self.channels, grid.height.shift(-self.steps), grid.width.shift(-self.steps))
+        output = Grid(self.channels, grid.height.shift(-self.steps), grid.width.shift(-self.steps))
+        target_size(output, like)
+        return output
 
     def weights(self, *inputs: Value) -> Mapping[str, Shape]:
         grid, _ = grid_and_like(self, inputs)

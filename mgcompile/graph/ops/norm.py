@@ -77,9 +77,9 @@ class GroupNorm(_Norm):
         return inputs[0]
 
     def module(self, *inputs: Value) -> nn.Module:
-        from torch import nn
+        from mgcompile.lowering import kernels
 
-        return nn.GroupNorm(self.groups, _channels(self, inputs), eps=self.eps, affine=self.affine)
+        return kernels.GroupNorm(self.groups, _channels(self, inputs), eps=self.eps, affine=self.affine)
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class InstanceNorm(_Norm):
     """Instance normalisation: each channel of each sample over its cells. No running statistics."""
 
     def module(self, *inputs: Value) -> nn.Module:
-        from torch import nn
+        from mgcompile.lowering import kernels
 
         # A group a channel: the same function, and defined for a single cell too, which nn.InstanceNorm2d refuses.
         channels = _channels(self, inputs)
-        return nn.GroupNorm(channels, channels, eps=self.eps, affine=self.affine)
+        return kernels.GroupNorm(channels, channels, eps=self.eps, affine=self.affine)
 
 
 @dataclass(frozen=True)
