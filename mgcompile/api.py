@@ -75,8 +75,8 @@ def draw(
 ) -> bytes:
     """The grid topology as a picture, rows levels and columns depth: SVG, PNG, PDF or DOT.
 
-    With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold` draws repeats once, with xN;
-    `detail` is `layer` (a cell for each grid that is computed) or `op` (for each operation).
+    With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold`
+    draws repeats once, with xN. `detail` is `layer`, a cell for each grid computed, or `op`, for every operation.
     Raises `SpecError`, and `MgcompileError` for a format that is unknown or that nothing installed can draw.
     """
     from mgcompile.analysis import audit_graph

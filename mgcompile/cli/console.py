@@ -135,9 +135,11 @@ def write(data: bytes, path: str) -> None:
 
 
 def say_written(path: str) -> None:
-    with suppress(OSError):
+    """Say that a file was written; of a pipe or a terminal nothing is said, for it may be standard output itself."""
+    if os.path.isfile(path):
         size = os.path.getsize(path)
-        say(f"wrote {path} ({size / 2**20:.1f} MiB)" if size >= 2**20 else f"wrote {path} ({size / 2**10:.1f} KiB)")
+        text = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+        click.echo(f"wrote {path} ({text})")
 
 
 def page(path: str | None) -> dict[str, Any]:

@@ -74,11 +74,11 @@ def render_lattice(lattice: Lattice, format: str, *, subtitle: str = "") -> byte
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file whole or not at all. Raises `MgcompileError` where that fails."""
-    target = Path(os.path.realpath(path))
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)  # a pipe or a terminal is written to, not replaced
+        if os.path.exists(path) and not os.path.isfile(path):
+            Path(path).write_bytes(data)  # a pipe or a terminal is written to, not replaced
             return
+        target = Path(os.path.realpath(path))
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             draft.write_bytes(data)

@@ -35,7 +35,7 @@ def initialize(model: nn.Module, seed: int | None = None) -> None:
     if all(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
         return
     if seed is None:
-        seed = int(torch.randint(2**63 - 1, ()).item())
+        seed = int(torch.randint(2**63 - 1, (), device="cpu").item())
     for name, module in _units(model):
         if isinstance(module, _DRAWN):
             _draw(module, name, seed)
@@ -61,9 +61,10 @@ def _draw(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, name: str, seed: i
         fan_out = float(module.out_features)
     else:
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels / module.groups
-    generator = torch.Generator().manual_seed(_stream(seed, f"{name}.weight"))
+    generator = torch.Generator("cpu").manual_seed(_stream(seed, f"{name}.weight"))
     # On the CPU in single precision, whatever the model's device and type: the values are then the same everywhere.
-    module.weight.copy_(torch.randn(module.weight.shape, generator=generator).mul_((2 / fan_out) ** 0.5))
+    noise = torch.randn(module.weight.shape, generator=generator, dtype=torch.float32, device="cpu")
+    module.weight.copy_(noise.mul_((2 / fan_out) ** 0.5))
     if module.bias is not None:
         module.bias.zero_()
 

@@ -234,7 +234,10 @@ class Place:
         if len(value) != len(self.pyramid):
             grids = f"{len(self.pyramid)} grid{'s' * (len(self.pyramid) != 1)}"
             levels = f"level{'s' * (len(self.pyramid) != 1)} {', '.join(map(str, self.pyramid))}"
-            self.report(f"{len(value)} value{'s' * (len(value) != 1)} for {grids} ({levels})", *option)
+            self.report(
+                f"{len(value)} value{'s' * (len(value) != 1)} for {grids} ({levels}); give one a grid, fine to coarse, or one for all",
+                *option,
+            )
             value = (value + value[-1:] * len(self.pyramid))[: len(self.pyramid)]
         return dict(zip(self.pyramid, value, strict=True))
 

@@ -33,6 +33,7 @@ __all__ = ["Elaboration"]
 
 MOST_DEPTH = 60
 MOST_PARTS = 1_000_000
+"""Operations and layers that a spec may come to."""
 
 
 class _TooLong(Exception):
@@ -52,6 +53,7 @@ class Elaboration:
         self.params = params
         self._problems: dict[tuple[str, str], Problem] = {}
         self._steps = 0
+        self._open: list[list[int]] = []
         size = document.input.size
         self.builder = GraphBuilder(name, document.input.channels, size)
         self.references = References()
@@ -170,18 +172,30 @@ class Elaboration:
         counts: dict[str, int] = {}
         taken: set[str] = {step.id for step in steps if step.id and not isinstance(step.id, Expression)}
         seen: set[str] = set()
-        before = self._length
+        self._open.append([len(steps) if alike else 1, self._length])
         for index, step in enumerate(steps):
             self._steps += 1
-            if before + (self._length - before) * (len(steps) if alike and index == 1 else 1) > MOST_PARTS:
+            if self._projected() > MOST_PARTS:
                 raise _TooLong(step.where)
+            if index == 1:
+                # The first of those that are alike has told how much they come to; from here on they are counted.
+                self._open[-1][0] = 1
             try:
                 id = self._name(step, scope, counts, taken, seen)
                 pyramid = self._take(step, id, scope, pyramid, out)
             except LayerError as error:
                 self.report((*step.where, *error.option), str(error))
                 pyramid = None
+        self._open.pop()
         return pyramid
+
+    def _projected(self) -> int:
+        """How much there will be at least once the lists that are open are done, where all in a list are alike."""
+        total, factor, since = 0, 1, 0
+        for times, start in self._open:
+            total += (start - since) * factor
+            factor, since = factor * times, start
+        return total + (self._length - since) * factor
 
     def _name(self, step: Step, scope: Scope, counts: dict[str, int], taken: set[str], seen: set[str]) -> str:
         """The layer's id: as given, or its kind with a number."""
@@ -317,7 +331,9 @@ class Elaboration:
                 inner.names, inner.user, inner.blocks = names, only.user, blocks
             return self._act(only, inner, acted, item)
         inner.user = False
-        return self._group(expansion, inner, acted, item)
+        # The ways of an exchange and the steps of a growth hold the same layers again and again.
+        alike = len(expansion) > 2 and all(step.steps for step in expansion[:-1])
+        return self._group(expansion, inner, acted, item, alike)
 
     def _group(
         self, steps: Sequence[Step], inner: Scope, acted: Pyramid, item: dict[str, Any], alike: bool = False

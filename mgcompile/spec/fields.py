@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mgcompile.spec.expressions import ExpressionError, has_expression, names_in
@@ -33,6 +33,7 @@ __all__ = [
     "Probability",
     "Reach",
     "Reference",
+    "References",
     "Repeat",
     "as_expression",
     "choice",
@@ -383,3 +384,11 @@ Reference = Annotated[
         {"type": "string", "pattern": f"^{REFERENCE}$"},
     ),
 ]
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+References = Annotated[list[Reference], BeforeValidator(_several)]
+"""Ids of earlier layers; a single one may be written without a list."""

@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgcompile.errors import Problem
+from mgcompile.spec.base import LayerSpec
 from mgcompile.spec.document import Document
 from mgcompile.spec.expressions import ExpressionError, evaluate
 from mgcompile.spec.fields import Expression
 from mgcompile.spec.items import Item
+from mgcompile.spec.layers.exchange import Communication
+from mgcompile.spec.layers.residual import Grow
 from mgcompile.spec.layers.structure import Block
 from mgcompile.spec.source import Source
 
 __all__ = ["MOST_LAYERS", "check_length"]
 
 MOST_LAYERS = 100_000
+SEVERAL = 8
+"""Ways between the grids of a pyramid, steps of a growth: how many there are is known only later."""
 
 
 class _Counter:
@@ -33,8 +38,14 @@ class _Counter:
         layer = item.layer
         if layer is None:
             return 1
-        inside = sum(self._value(getattr(layer, name)) for name in layer.model_fields_set)
+        inside = sum(self._value(getattr(layer, name)) * self._times(layer, name) for name in layer.model_fields_set)
         return 1 + inside + (self._block(layer.use) if isinstance(layer, Block) else 0)
+
+    @staticmethod
+    def _times(layer: LayerSpec, name: str) -> int:
+        """How often a list of layers inside a layer stands for itself, at a guess."""
+        ways = isinstance(layer, Communication) and name in ("down", "up", "same", "body")
+        return SEVERAL if ways or (isinstance(layer, Grow) and name == "layers") else 1
 
     def _value(self, value: Any) -> int:
         if isinstance(value, list) and value and isinstance(value[0], Item):

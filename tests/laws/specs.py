@@ -41,11 +41,34 @@ register_op("negate", Negate)
 
 FUSE = ["concat", "sum", "mean", "max", "product", "weighted"]
 NORMALIZE = ["none", "relu", "softmax"]
-ACTS = ["relu", "silu", "tanh", "prelu", "softmax", "none", {"by": "leaky_relu", "slope": 0.2}, {"by": "elu", "alpha": 2}]
-NORMS = ["batch", "layer", "instance", "none", {"by": "group", "groups": 2}, {"eps": 0.001, "momentum": 0.5, "affine": False}]
+ACTS = [
+    "relu",
+    "silu",
+    "tanh",
+    "prelu",
+    "softmax",
+    "none",
+    {"by": "leaky_relu", "slope": 0.2},
+    {"by": "elu", "alpha": 2},
+]
+NORMS = [
+    "batch",
+    "layer",
+    "instance",
+    "none",
+    {"by": "group", "groups": 2},
+    {"eps": 0.001, "momentum": 0.5, "affine": False},
+]
 CONV1 = {"conv": {"kernel": 1, "reach": 0}}
 BODIES = [[], [CONV1], ["act"], [{"norm": "layer"}, {"act": "tanh"}], [{"conv": {"channels": 4, "reach": 0}}, CONV1]]
-DOWN = ["max", "avg", "nearest", "conv", "none", [{"conv": {"stride": 2, "reach": 0, "channels": "${target}"}, "repeat": "${distance}"}]]
+DOWN = [
+    "max",
+    "avg",
+    "nearest",
+    "conv",
+    "none",
+    [{"conv": {"stride": 2, "reach": 0, "channels": "${target}"}, "repeat": "${distance}"}],
+]
 UP = ["nearest", "bilinear", "transposed", "conv", "none", [CONV1, {"up": {"by": "bilinear", "steps": "${distance}"}}]]
 LEVELS = ["finest", "coarsest", {"finest": 2}, {"coarsest": -1}, 0, 1, 2, [0, 1], [1, 2]]
 SHORTCUT = ["auto", "identity", "pad", "project"]
@@ -104,8 +127,18 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     "parallel": {"branches": [[[], [CONV1]], [[CONV1], ["act"], []]], "fuse": FUSE, "normalize": NORMALIZE},
     "gate": {"body": [[{"act": "sigmoid"}], ["global_pool", {"act": "sigmoid"}], ["global_pool", CONV1]]},
     "shortcut": {"like": ["ref"], "by": SHORTCUT},
-    "norm": {"by": ["batch", "group", "instance", "layer", "none"], "groups": [1, 2], "eps": [0.01], "momentum": [0.3], "affine": [True, False]},
-    "act": {"by": ["relu", "gelu", "hardswish", "leaky_relu", "elu", "sigmoid", "none"], "slope": [0.3], "alpha": [0.5]},
+    "norm": {
+        "by": ["batch", "group", "instance", "layer", "none"],
+        "groups": [1, 2],
+        "eps": [0.01],
+        "momentum": [0.3],
+        "affine": [True, False],
+    },
+    "act": {
+        "by": ["relu", "gelu", "hardswish", "leaky_relu", "elu", "sigmoid", "none"],
+        "slope": [0.3],
+        "alpha": [0.5],
+    },
     "dropout": {"p": [0, 0.2], "unit": ["element", "channel", "sample"]},
     "pad": {"channels": [4, 6, 8, "${incoming + 1}"]},
     "slice": {"start": [0, 1], "stop": [2, 3]},
@@ -190,7 +223,9 @@ def items(draw: st.DrawFn, levels: Sequence[int], ids: Sequence[str]) -> dict[st
     """A layer that may fit after a pyramid with these levels and earlier layers of these ids."""
     kind = draw(st.sampled_from(sorted(OPTIONS)))
     chosen = draw(st.sets(st.sampled_from(sorted(OPTIONS[kind])), max_size=3)) if OPTIONS[kind] else set()
-    item: dict[str, Any] = {kind: {option: _value(draw, kind, option, levels, ids) for option in {*REQUIRED.get(kind, []), *sorted(chosen)}}}
+    item: dict[str, Any] = {
+        kind: {option: _value(draw, kind, option, levels, ids) for option in {*REQUIRED.get(kind, []), *sorted(chosen)}}
+    }
     if draw(st.integers(0, 4)) == 0:
         item["on"] = draw(st.sampled_from([*levels, list(levels), *LEVELS[:4]]))
     if draw(st.integers(0, 4)) == 0:
@@ -220,7 +255,10 @@ def specs(draw: st.DrawFn, most_layers: int = 7) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "version": 1,
         "name": draw(st.sampled_from(["net", "net-${w}"])),
-        "input": {"channels": draw(st.integers(1, 4)), "size": draw(st.one_of(side, st.lists(side, min_size=2, max_size=2)))},
+        "input": {
+            "channels": draw(st.integers(1, 4)),
+            "size": draw(st.one_of(side, st.lists(side, min_size=2, max_size=2))),
+        },
         "params": {"w": draw(st.integers(1, 3)), "half": "${w / 2}"},
         "blocks": BLOCKS,
         "layers": [],
@@ -244,5 +282,3 @@ def specs(draw: st.DrawFn, most_layers: int = 7) -> dict[str, Any]:
     if len(ids) > 1 and draw(st.integers(0, 3)) == 0:
         spec["outputs"] = {"early": ids[-2], "late": {"from": "previous"}}
     return spec
-
-

@@ -92,7 +92,9 @@ def test_large_ones_equal_the_hand_written(task: str, model: str, size: tuple[in
     check(task, model, size)
 
 
-@pytest.mark.parametrize(("task", "model"), [("cifar100", "R-PMG-16"), ("mnist-seg", "U-MG-11"), ("mnist-seg", "PMG-11")])
+@pytest.mark.parametrize(
+    ("task", "model"), [("cifar100", "R-PMG-16"), ("mnist-seg", "U-MG-11"), ("mnist-seg", "PMG-11")]
+)
 def test_equal_at_any_size(task: str, model: str) -> None:
     least = mgcompile.load(f"{task}/{model.lower()}").graph.smallest_size
 

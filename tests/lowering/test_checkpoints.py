@@ -68,11 +68,11 @@ class TestFiles:
 
     def test_compiled_models(self, tmp_path):
         ours = model()
-        save(torch.compile(ours), tmp_path / "x.safetensors")
+        save(torch.compile(ours, backend="eager"), tmp_path / "x.safetensors")
         spec, tensors = read_checkpoint(tmp_path / "x.safetensors")
         assert spec == "layers: [é]\n"
         assert set(tensors) == set(ours.state_dict())
-        load_weights(torch.compile(model(1)), tensors)
+        load_weights(torch.compile(model(1), backend="eager"), tensors)
 
     def test_models_and_files_without_a_spec(self, tmp_path):
         save(model(spec=None), tmp_path / "x.safetensors")
@@ -164,7 +164,6 @@ class TestLoading:
         with pytest.raises(MgcompileError, match="do not fit the model") as caught:
             load_weights(ours, given)
         message = str(caught.value)
-        assert "1 tensors would be" not in message
         assert "missing: extra.weight" in message
         assert "unexpected: old.weight" in message
         assert "reshaped: unit.0.conv.weight is [4, 3, 3, 3], the model has [5, 3, 3, 3]" in message

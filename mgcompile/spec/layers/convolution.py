@@ -131,6 +131,10 @@ class ConvOptions(Communication):
         self.check_edges()
 
 
+BARE = ("channels", "kernel", "stride", "dilation", "groups", "bias", "padding")
+"""What is left of a convolution without its surroundings."""
+
+
 class Conv(ConvOptions):
     """A convolution at every grid, after an exchange with the grids within `reach`, with its norm and activation.
 
@@ -171,7 +175,11 @@ class Conv(ConvOptions):
         return pyramid
 
     def canonical(self, place: Place) -> LayerSpec:
-        return self if self.channels else self.model_copy(update={"channels": list(place.channels.values())})
+        bare = type(self).made(reach=0, norm=Norm(by="none"), act=Act(by="none"))
+        own = {name: getattr(self, name) for name in BARE} | {
+            "channels": self.channels or list(place.channels.values())
+        }
+        return bare.model_copy(update=own)
 
     def _exchange(self) -> Exchange:
         return Exchange.made(**{name: getattr(self, name) for name in Communication.model_fields})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from mgcompile.graph.ops import Pool, Resize
 from mgcompile.spec.base import LayerError, LayerSpec, Place, Pyramid, Step
-from mgcompile.spec.fields import LevelChoice, Levels, Option, Reach, Reference, choice
+from mgcompile.spec.fields import LevelChoice, Levels, Option, Reach, References, choice
 from mgcompile.spec.items import LAYERS_SCHEMA, Item, ItemList, Layers
 from mgcompile.spec.layers.joining import FUSE, NORMALIZE, Join, fuse_op
 from mgcompile.spec.layers.levels import Select
@@ -99,7 +99,7 @@ class Exchange(Communication):
     """Layers on a grid's own way to the fusion."""
     body: Layers = []
     """Layers on every grid after the fusion; in a sequence they come before the next grid reads it."""
-    with_: list[Reference] = []
+    with_: References = []
     """Ids of earlier pyramids that are fused in too, level by level where they have the level."""
     to: Levels | None = None
     """The levels that receive; the others pass through. All where it is not said."""

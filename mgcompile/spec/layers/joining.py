@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from mgcompile.graph import Grid
 from mgcompile.graph.ops import Concat, Crop, Maximum, Mean, Op, Product, Sum, WeightedSum
 from mgcompile.spec.base import LayerError, LayerSpec, Place, Pyramid, Step
-from mgcompile.spec.fields import Bool, Reference, choice
+from mgcompile.spec.fields import Bool, References, choice
 from mgcompile.spec.items import Layers
 
 __all__ = ["FUSE", "NORMALIZE", "Gate", "Join", "Parallel", "fuse_op"]
@@ -32,7 +32,7 @@ class Join(LayerSpec):
     kind: ClassVar[str] = "join"
     shorthand: ClassVar[str] = "with_"
 
-    with_: list[Reference]
+    with_: References
     """Ids of earlier layers; the pyramid at hand comes first, then these in their order."""
     fuse: Annotated[str, FUSE] = "concat"
     """How the grids of a level become one."""

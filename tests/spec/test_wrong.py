@@ -1,0 +1,196 @@
+"""Wrong specs: each has its messages, exact to the letter, within a second and a gigabyte.
+
+The files lie in `wrong/`, each with `<name>.expected` beside it; a first line `# --set name=value` sets a param. After a
+change of messages, `pytest tests/spec/test_wrong.py --update-golden` writes what is found: read the difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mgcompile import SpecError, load
+from mgcompile.spec import parse_param
+
+FOLDER = Path(__file__).parent / "wrong"
+FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".yaml", ".json"))
+SECONDS = 1.0
+BYTES = 2**30
+
+# Reads a spec, and says what it took beyond the import.
+PROBE = """
+import json, resource, sys, time
+from mgcompile import SpecError, load
+from mgcompile.spec import parse_param
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+load({"input": {"size": 8}, "layers": [{"conv": {"channels": 1}}]})
+start = time.process_time()
+try:
+    text = open(sys.argv[1], "rb").readline().decode(errors="replace") if len(sys.argv) < 4 else ""
+    sets = [text.removeprefix("# --set ").strip()] if text.startswith("# --set ") else []
+    load(sys.argv[1], params=dict(map(parse_param, sets)))
+    message = "accepted"
+except SpecError as error:
+    message = str(error)
+print(json.dumps({"seconds": time.process_time() - start, "message": message}))
+"""
+
+
+def probe(path: str, folder: Path) -> dict[str, Any]:
+    """What a process of its own, with bounded memory, says of a file."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, path, str(BYTES)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def messages(name: str) -> str:
+    """The messages for a file of the corpus."""
+    first = (FOLDER / name).read_bytes().split(b"\n", 1)[0].decode()
+    sets = [first.removeprefix("# --set ").strip()] if first.startswith("# --set ") else []
+    with pytest.raises(SpecError) as caught:
+        load(name, params=dict(map(parse_param, sets)))
+    return "".join(f"{problem}\n" for problem in caught.value.errors)
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)
+
+
+def test_the_corpus_is_large() -> None:
+    assert len(FILES) >= 150
+    assert {path.stem for path in FOLDER.glob("*.expected")} == {f"{name}" for name in FILES}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_messages(name: str, request: pytest.FixtureRequest) -> None:
+    golden = FOLDER / f"{name}.expected"
+    found = messages(name)
+    if request.config.getoption("--update-golden"):
+        golden.write_text(found)
+    assert found == golden.read_text()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name.startswith(("bomb", "expression-huge", "syntax-giant"))]
+)
+def test_bombs_are_cheap(name: str) -> None:
+    assert probe(name, FOLDER)["seconds"] < SECONDS
+
+
+def large_files() -> dict[str, bytes]:
+    """Wrong files that are better made than kept, with what they are wrong about."""
+    head = b"input: {size: 32}\nlayers:\n"
+    random.seed(0)
+    return {
+        "nesting.yaml": head + b"  - " + b"[" * 10_000 + b"]" * 10_000,
+        "nesting.json": b'{"layers": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        "blocks-of-text.yaml": b"\n".join(b"  " * n + b"a:" for n in range(1500)),
+        "aliases.yaml": b"a: &a [1,1,1,1,1,1,1,1,1]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9)) for n in range(98, 110)),
+        "too-large.yaml": head + b"  - conv: {channels: 4}\n" * 400_000,
+        "many-layers.yaml": head + b"  - unit\n" * 120_000,
+        "number.yaml": b"input: {size: " + b"9" * 100_000 + b"}\nlayers: []\n",
+        "key.yaml": b"k" * 2_000_000 + b": 1\n",
+        "binary.yaml": random.randbytes(100_000),
+        "zeros.yaml": b"\0" * 1000,
+        "utf-16.yaml": "input: {size: 32}\nlayers: [pool]\n".encode("utf-16"),
+        "latin-1.yaml": "name: K\xe4se\ninput: {size: 32}\nlayers: [pool]\n".encode("latin-1"),
+        "half.json": b'{"input": {"size": 32}, "layers": [{"conv": {"chann',
+        "expression.yaml": head + b"  - conv: {channels: '${" + b"(" * 400 + b"1" + b")" * 400 + b"}'}\n",
+        "mistakes.yaml": head + b"  - cnov: {}\n" * 20_000,
+    }
+
+
+@pytest.mark.parametrize("name", sorted(large_files()))
+def test_large_and_broken_files(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(large_files()[name])
+    found = probe(name, tmp_path)
+    assert found["message"] != "accepted"
+    assert found["message"].startswith(name)
+    assert len(found["message"]) < 4_000_000
+    # Reading eight megabytes of right syntax takes longer than a second; what is refused early does not.
+    assert found["seconds"] < (SECONDS if name not in ("mistakes.yaml", "many-layers.yaml") else 4 * SECONDS)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"^missing\.yaml: no such file"):
+        load("missing.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(SpecError, match=r"^folder\.yaml: is a folder"):
+        load("folder.yaml")
+    with pytest.raises(SpecError, match="did you mean cifar100/vgg-6"):
+        load("cifar100/vgg-7")
+    secret = tmp_path / "secret.yaml"
+    secret.write_text("input: {size: 32}\nlayers: [pool]\n")
+    secret.chmod(0)
+    if not os.access(secret, os.R_OK):
+        with pytest.raises(SpecError, match=r"^secret\.yaml: no permission"):
+            load("secret.yaml")
+
+
+JUNK = st.sampled_from(
+    [None, True, -1, 0, 3, 2.5, 10**18, "", "x", "${", "${n}", "${1/0}", [], [1, 2], {}, {"a": 1}, ["pool"]]
+)
+RIGHT = [yaml.safe_load(path.read_text()) for path in sorted((FOLDER.parents[2] / "specs").glob("*/*.yaml"))]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all that is in some data."""
+    found = [path] if path else []
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        found += places(inner, (*path, key))
+    return found
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    """What is at a path of some data; None where nothing is, since it has changed."""
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_mutated_specs_are_right_or_refused(data: st.DataObject) -> None:
+    spec = json.loads(json.dumps(data.draw(st.sampled_from(RIGHT))))
+    spec.pop("extends", None)
+    for _ in range(data.draw(st.integers(1, 3))):
+        if not (known := places(spec)):
+            break
+        path = data.draw(st.sampled_from(known))
+        holder = spec
+        for step in path[:-1]:
+            holder = holder[step]
+        match data.draw(st.sampled_from(["drop", "junk", "rename", "swap"])):
+            case "drop":
+                del holder[path[-1]]
+            case "rename" if isinstance(holder, dict):
+                holder[str(path[-1])[:-1] + "q"] = holder.pop(path[-1])
+            case "swap":
+                other = data.draw(st.sampled_from(known))
+                holder[path[-1]] = copy.deepcopy(at(spec, other))
+            case _:
+                holder[path[-1]] = copy.deepcopy(data.draw(JUNK))
+    with contextlib.suppress(SpecError):
+        assert load(spec).graph
