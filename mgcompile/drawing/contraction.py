@@ -135,7 +135,7 @@ class _Contraction:
         return None
 
     def _is_last(self, node: Node, host: str, piece: int) -> bool:
-        """Whether the host is deeper than all that is added at its level: a branch beside it must not come before it."""
+        """Whether the host is deeper than all that is added at its level: no branch beside it may come before it."""
         others = (end for source in operands(node) if source != host for end in self.ends[source])
         level = self.pieces[piece].level
         return all(self.pieces[end].level != level or self.depths[end] < self.depths[piece] for end in others)

@@ -105,8 +105,8 @@ class _Modules:
         """The module that is to hold one of this name, and the last part of the name."""
         parent, taken, parts = self.root, self._taken_in_root, name.split(".")
         for part in parts:
-            if part in taken or not part:
-                raise MgcompileError(f"{name}: no layer can be called {part!r}, a name of PyTorch's: rename it")
+            if part in taken or iskeyword(part) or not part:
+                raise MgcompileError(f"{name}: no layer can be called {part!r}, a word of Python's or PyTorch's")
             taken = self._taken_in_container
         for part in parts[:-1]:
             if not hasattr(parent, part):

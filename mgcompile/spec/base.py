@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Grid, Value
@@ -80,11 +81,21 @@ class Options(BaseModel):
         extra = self.__pydantic_extra__ or {}
         return {name: extra[name] if name in extra else getattr(self, name) for name in self.model_fields_set}
 
+    def _extra_expressions(self) -> dict[str, Any]:
+        """The options that a block or registered operation declares, their expressions marked. Raises `LayerError`."""
+        marked = {}
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            try:
+                marked[name] = as_expression(value)
+            except PydanticCustomError as error:
+                raise LayerError(error.message(), name) from None
+        return marked
+
     def bind(self, evaluate: Callable[[Expression, Path], Any]) -> Self:
         """These options with every expression replaced by its value; lists of layers keep theirs. Raises what
         `evaluate` raises, and pydantic's `ValidationError` where a value is not what the option expects.
         """
-        given = self.given | {name: as_expression(value) for name, value in (self.__pydantic_extra__ or {}).items()}
+        given = self.given | self._extra_expressions()
         bound = {name: _bound(value, evaluate, (name.removesuffix("_"),)) for name, value in given.items()}
         if all(bound[name] is given[name] for name in given):
             return self
@@ -235,7 +246,8 @@ class Place:
             grids = f"{len(self.pyramid)} grid{'s' * (len(self.pyramid) != 1)}"
             levels = f"level{'s' * (len(self.pyramid) != 1)} {', '.join(map(str, self.pyramid))}"
             self.report(
-                f"{len(value)} value{'s' * (len(value) != 1)} for {grids} ({levels}); give one a grid, fine to coarse, or one for all",
+                f"{len(value)} value{'s' * (len(value) != 1)} for {grids} ({levels}); "
+                "give one a grid, fine to coarse, or one for all",
                 *option,
             )
             value = (value + value[-1:] * len(self.pyramid))[: len(self.pyramid)]

@@ -109,6 +109,10 @@ class Binding:
 
     @staticmethod
     def _argument(key: str, param: Param, given: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+        try:
+            param = param.bind(lambda text, path: evaluate(text, names))
+        except ExpressionError as error:
+            raise LayerError(f"parameter {key!r}: {error}", key) from None
         value = given.get(key, param.default)
         if value is None:
             raise LayerError(f"parameter {key!r} has no default and is not given", key)

@@ -7,7 +7,7 @@ are only looked at for mistakes that do not need it, so that every message is ab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -156,24 +156,19 @@ class Elaboration:
     # The walk.
 
     def walk(
-        self,
-        steps: Sequence[Step],
-        scope: Scope,
-        pyramid: Pyramid | None,
-        out: list[dict[str, Any]],
-        alike: bool = False,
+        self, steps: Iterable[Step], scope: Scope, pyramid: Pyramid | None, out: list[dict[str, Any]], alike: int = 0
     ) -> Pyramid | None:
-        """The pyramid after some layers, None where it is unknown. Where they are `alike`, all come to as much as the
-        first.
-        """
-        if scope.depth > MOST_DEPTH:
-            self.report(steps[0].where if steps else (), f"layers are nested more than {MOST_DEPTH} deep")
-            return None
+        """The pyramid after some layers, None where it is unknown. As many as are `alike` come to as much as the first."""
         counts: dict[str, int] = {}
-        taken: set[str] = {step.id for step in steps if step.id and not isinstance(step.id, Expression)}
+        # Those that are alike all have names, and may be too many to look at beforehand.
+        taken = set() if alike else {step.id for step in steps if step.id and not isinstance(step.id, Expression)}
         seen: set[str] = set()
-        self._open.append([len(steps) if alike else 1, self._length])
+        self._open.append([alike or 1, self._length])
         for index, step in enumerate(steps):
+            if scope.depth > MOST_DEPTH:
+                self.report(step.where, f"layers are nested more than {MOST_DEPTH} deep")
+                pyramid = None
+                break
             self._steps += 1
             if self._projected() > MOST_PARTS:
                 raise _TooLong(step.where)
@@ -255,16 +250,15 @@ class Elaboration:
         if repeat is None:
             result = self._act(step, inner, acted, item)
         else:
-            result = self._group(self._repeated(step, repeat, inner), inner, acted, item, alike=True)
+            result = self._group(self._repeated(step, repeat, inner), inner, acted, item, repeat)
         return result if result is None else self._merged(step, pyramid, acted, result)
 
-    def _repeated(self, step: Step, repeat: int, inner: Scope) -> tuple[Step, ...]:
+    def _repeated(self, step: Step, repeat: int, inner: Scope) -> Iterator[Step]:
         once = replace(step, from_=None, on=None, repeat=None, share=None, lands=None)
-        steps = [replace(once, id=str(index), names={**step.names, "index": index}) for index in range(repeat)]
-        if step.share and step.share.repeats and repeat > 1:
-            tied = Share(with_=f".{inner.path}.0", norm=step.share.norm)
-            steps[1:] = [replace(later, share=tied) for later in steps[1:]]
-        return tuple(steps)
+        tied = Share(with_=f".{inner.path}.0", norm=step.share.norm) if step.share and step.share.repeats else None
+        for index in range(repeat):
+            names = {**step.names, "index": index}
+            yield replace(once, id=str(index), names=names, share=tied if index else None)
 
     def _inner_scope(self, step: Step, id: str, scope: Scope, pyramid: Pyramid, item: dict[str, Any]) -> Scope:
         names = dict(step.names) if step.closed else {**scope.names, **step.names} if step.names else scope.names
@@ -333,10 +327,10 @@ class Elaboration:
         inner.user = False
         # The ways of an exchange and the steps of a growth hold the same layers again and again.
         alike = len(expansion) > 2 and all(step.steps for step in expansion[:-1])
-        return self._group(expansion, inner, acted, item, alike)
+        return self._group(expansion, inner, acted, item, len(expansion) if alike else 0)
 
     def _group(
-        self, steps: Sequence[Step], inner: Scope, acted: Pyramid, item: dict[str, Any], alike: bool = False
+        self, steps: Iterable[Step], inner: Scope, acted: Pyramid, item: dict[str, Any], alike: int = 0
     ) -> Pyramid | None:
         out: list[dict[str, Any]] = []
         item["group"] = {"layers": out}

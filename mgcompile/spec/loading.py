@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from mgcompile.errors import Problem, SpecError
 from mgcompile.graph import Graph
 from mgcompile.graph.collecting import collection_paused
-from mgcompile.spec.base import Path
+from mgcompile.spec.base import Options, Path
 from mgcompile.spec.document import Document, Param
 from mgcompile.spec.elaboration import Elaboration
 from mgcompile.spec.expressions import ExpressionError, evaluate, has_expression
@@ -82,6 +82,8 @@ class Spec:
         output = self.document.outputs[key]
         return {"from": output.from_, "level": output.level.written()} if output.level else {"from": output.from_}
 
+
+T = TypeVar("T", bound=Options)
 
 SpecLike = str | os.PathLike[str] | Mapping[str, Any] | Spec
 """What is taken for a spec: a path, a name of the zoo, a mapping, a `Spec`."""
@@ -162,6 +164,9 @@ def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
     params, wrong = _params(document, source, overrides)
     if wrong:
         raise SpecError([*problems, *wrong])
+    document, unbound = _bound(document, source, params)
+    if unbound:
+        raise SpecError([*problems, *unbound])
     name, bad_name = _name(document, source, params)
     elaboration = Elaboration(document, source, params, name)
     graph = elaboration.run()
@@ -204,6 +209,10 @@ def _params(document: Document, source: Source, overrides: Mapping[str, Any]) ->
 
 def _param(name: str, param: Param, overrides: Mapping[str, Any], earlier: Mapping[str, Any]) -> tuple[Any, str]:
     value = overrides.get(name, param.default)
+    try:
+        param = param.bind(lambda text, path: evaluate(text, earlier))
+    except (ExpressionError, ValidationError) as error:
+        return 0, str(error) if isinstance(error, ExpressionError) else error.errors()[0]["msg"]
     if value is None:
         return 0, "it has no value; give it one here, or from outside with --set"
     try:
@@ -218,6 +227,25 @@ def resolved(value: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [resolved(item, names) for item in value]
     return evaluate(value, names) if isinstance(value, str) and has_expression(value) else value
+
+
+def _bound(document: Document, source: Source, params: Mapping[str, Any]) -> tuple[Document, list[Problem]]:
+    """The document with the values of expressions in its input and outputs."""
+    problems: list[Problem] = []
+
+    def bound(options: T, *where: str) -> T:
+        try:
+            return options.bind(lambda text, path: evaluate(text, params))
+        except ExpressionError as error:
+            mark = source.locate(where)
+            problems.append(Problem(mark.file, mark.line, mark.column, path_text(where), str(error)))
+        except ValidationError as error:
+            problems.extend(validation_problems(error, source, where, type(options)))
+        return options
+
+    outputs = {name: bound(output, "outputs", name) for name, output in document.outputs.items()}
+    update = {"input": bound(document.input, "input"), "outputs": outputs}
+    return document.model_copy(update=update), problems
 
 
 def _name(document: Document, source: Source, params: Mapping[str, Any]) -> tuple[str, list[Problem]]:

@@ -1,7 +1,7 @@
 """Generated specs over the whole language.
 
-A spec is grown layer by layer: a layer of any kind with any of its options is proposed, and stays if the spec with it is
-right. So validity is decided in one place, by mgcompile itself, and what it accepts must then keep all laws.
+A spec is grown layer by layer: a layer of any kind with any of its options is proposed, and stays if the spec with it
+is right. So validity is decided in one place, by mgcompile itself, and what it accepts must then keep all laws.
 """
 
 from __future__ import annotations

@@ -78,9 +78,9 @@ def pyramid(name="R-PMG 9"):
         node("dense", Conv(2, (1, 1)), "wide"),
         node("pooled", GlobalPool(), grids[2], level=2),
         node("flat", Flatten(), "pooled"),
-        node("class", Linear(7), "flat"),
+        node("kind", Linear(7), "flat"),
     ]
-    return Graph(name, nodes, {"dense": "dense", "class": "class"}, size=(32, 32))
+    return Graph(name, nodes, {"dense": "dense", "class": "kind"}, size=(32, 32))
 
 
 def others():

@@ -223,8 +223,8 @@ def net(*nodes):
 
 
 class TestErrors:
-    @pytest.mark.parametrize("name", ["forward.conv", "train", "unit.half.conv", "code", "unit..conv"])
-    def test_names_of_torch(self, name):
+    @pytest.mark.parametrize("name", ["forward.conv", "train", "unit.half.conv", "code", "unit..conv", "unit.class"])
+    def test_names_that_are_taken(self, name):
         part = next(part for part in name.split(".") if part not in ("unit", "conv"))
         with pytest.raises(MgcompileError, match=rf"^{re.escape(name)}: no layer can be called '{part}'"):
             lower(net(node(name, Conv(2), "input")))

@@ -1,7 +1,7 @@
 """Wrong specs: each has its messages, exact to the letter, within a second and a gigabyte.
 
-The files lie in `wrong/`, each with `<name>.expected` beside it; a first line `# --set name=value` sets a param. After a
-change of messages, `pytest tests/spec/test_wrong.py --update-golden` writes what is found: read the difference.
+The files lie in `wrong/`, each with `<name>.expected` beside it; a first line `# --set name=value` sets a param. After
+a change of messages, `pytest tests/spec/test_wrong.py --update-golden` writes what is found: read the difference.
 """
 
 from __future__ import annotations
