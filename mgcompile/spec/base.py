@@ -157,6 +157,16 @@ class LayerSpec(Options):
 
     kind: ClassVar[str]
     """The key of the layer in a spec."""
+    follows: ClassVar[str] = ""
+    """Another layer whose defaults hold here too, where they are not said for this one."""
+
+    @classmethod
+    def kinds(cls) -> list[str]:
+        """The layers whose defaults hold for this one; what later ones say counts more."""
+        names = [
+            name for base in reversed(cls.__mro__) for name in (getattr(base, "follows", ""), getattr(base, "kind", ""))
+        ]
+        return list(dict.fromkeys(filter(None, names)))
 
     @classmethod
     def made(cls, **values: Any) -> Self:

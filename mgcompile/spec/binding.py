@@ -43,9 +43,9 @@ class Binding:
         evaluate_at = self.evaluator(scope, pyramid)
         values: dict[str, Any] = {}
         if self.defaults:
-            for cls in reversed(type(layer).__mro__):
-                given = self.defaults.get(getattr(cls, "kind", ""), {})
-                values |= {name: value for name, value in given.items() if name in type(layer).model_fields}
+            for kind in type(layer).kinds():
+                options = self.defaults.get(kind, {})
+                values |= {name: value for name, value in options.items() if name in type(layer).model_fields}
         if values.keys() - layer.model_fields_set:
             layer = type(layer).model_validate({**values, **layer.given})
         return layer.bind(evaluate_at)
@@ -88,7 +88,7 @@ class Binding:
 
     def arguments(self, name: str, block: BlockSpec, given: Mapping[str, Any]) -> dict[str, Any]:
         """What expressions in a block know where it is used with the arguments given. Raises `LayerError`."""
-        for unknown in given.keys() - block.params.keys():
+        for unknown in (name for name in given if name not in block.params):
             near = get_close_matches(unknown, block.params, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(block.params) or 'none'}"
             raise LayerError(f"block {name!r} has no parameter {unknown!r}; {hint}", unknown)

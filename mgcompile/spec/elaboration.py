@@ -158,7 +158,7 @@ class Elaboration:
     def walk(
         self, steps: Iterable[Step], scope: Scope, pyramid: Pyramid | None, out: list[dict[str, Any]], alike: int = 0
     ) -> Pyramid | None:
-        """The pyramid after some layers, None where it is unknown. As many as are `alike` come to as much as the first."""
+        """The pyramid after some layers, None where it is unknown. `alike`: how many come to as much as the first."""
         counts: dict[str, int] = {}
         # Those that are alike all have names, and may be too many to look at beforehand.
         taken = set() if alike else {step.id for step in steps if step.id and not isinstance(step.id, Expression)}

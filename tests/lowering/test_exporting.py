@@ -121,7 +121,7 @@ class TestSource:
         model = compile_graph(graph, seed=0).eval()
         x = torch.randn(2, 3, 21, 18)
         save_file(model.state_dict(), tmp_path / "weights.safetensors")
-        save_file({"x": x} | model(x), tmp_path / "values.safetensors")
+        save_file({"x": x} | {name: y.contiguous() for name, y in model(x).items()}, tmp_path / "values.safetensors")
         (tmp_path / "network.py").write_text(to_source(model))
         program = f"""
 import sys

@@ -94,7 +94,11 @@ class Crop(Op):
     def infer(self, *inputs: Value) -> Grid:
         grid, like = grid_and_like(self, inputs)
         for have, want in ((grid.height, like.height), (grid.width, like.width)):
-            if (have.level, have.fixed is None) != (want.level, want.fixed is None) or have.offset < want.offset:
+            if (
+                (have.level, have.fixed is None) != (want.level, want.fixed is None)
+                or have.offset < want.offset
+                or ((have.fixed or 0) < (want.fixed or 0))
+            ):
                 raise ShapeError(f"a grid of {grid.size} cells cannot be cropped to {like.size}")
         return Grid(grid.channels, like.height, like.width)
 

@@ -108,6 +108,7 @@ class Unit(ConvOptions):
     """
 
     kind: ClassVar[str] = "unit"
+    follows: ClassVar[str] = "conv"
 
     by: Annotated[str, choice("residual", "conv")] = "residual"
     """Two convolutions and a shortcut, or one convolution."""
