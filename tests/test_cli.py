@@ -44,7 +44,7 @@ BROKEN = "name: broken\ninput: {size: 32}\nlayers:\n  - conv: {chanels: 8}\n  - 
 
 @pytest.fixture(autouse=True)
 def usual_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM"):
+    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONUNBUFFERED"):
         monkeypatch.delenv(name, raising=False)
 
 

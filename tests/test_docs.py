@@ -83,6 +83,17 @@ def test_the_python_of_the_readme_runs(text: str, tmp_path: Path) -> None:
     assert "torch.Size([" in done.stdout
 
 
+@pytest.mark.parametrize("script", ["startup.py --runs 1", "scale.py --layers 10 20 --runs 1"])
+def test_the_benchmarks_of_the_readme_run(script: str) -> None:
+    assert f"python benchmarks/{script.split()[0]}" in (ROOT / "README.md").read_text()
+    name, *options = script.split()
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 4
+
+
 def test_the_readme_holds_the_spec_of_the_zoo() -> None:
     spec = fenced(ROOT / "README.md", "yaml")[0]
     shown = mgcompile.load(yaml.safe_load(spec))

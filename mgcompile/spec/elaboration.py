@@ -24,7 +24,7 @@ from mgcompile.spec.document import Document, Output
 from mgcompile.spec.fields import Expression, LevelChoice
 from mgcompile.spec.inspection import inspect
 from mgcompile.spec.items import COMMON, Item, item_of, layer_classes
-from mgcompile.spec.problems import validation_problems
+from mgcompile.spec.problems import fault_problems, validation_problems
 from mgcompile.spec.scopes import RESERVED, References, Scope, Unknown
 from mgcompile.spec.source import Source
 from mgcompile.spec.tree import path_text
@@ -52,6 +52,8 @@ class Elaboration:
         self.source = source
         self.params = params
         self._problems: dict[tuple[str, str], Problem] = {}
+        self.faults: list[Problem] = []
+        """What was wrong with layers before the walk; known already, but for those in the value of an expression."""
         self._steps = 0
         self._open: list[list[int]] = []
         size = document.input.size
@@ -74,7 +76,7 @@ class Elaboration:
             self.report(error.where, str(error))
             return None
         outputs = self._outputs(scope, last)
-        if self._problems:
+        if self._problems or self.faults:
             return None
         graph = self.builder.graph(outputs)
         self._check_size(graph)
@@ -109,6 +111,7 @@ class Elaboration:
 
     def _user_step(self, item: Item, where: Path) -> Step:
         common = item.common
+        self.faults += fault_problems(item.faults, self.source, where)
         return Step(
             id=common.id or "",
             layer=item.layer,

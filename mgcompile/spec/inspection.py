@@ -117,6 +117,8 @@ class _Inspection:
         several = isinstance(value, list)
         for index, reference in enumerate(value if several else [value]):
             option = (*where, index) if several else where
+            if reference is None:
+                continue
             if isinstance(reference, Expression):
                 self._expression(reference, option)
                 continue

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import chain
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -157,7 +158,7 @@ def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
         problems = [*validation_problems(error, source, (), Document), *_faults_in_layers(source)]
         raise SpecError(problems) from None
     problems = list(fault_problems(document.defaults.faults, source, ("defaults",)))
-    for where, item in items_in(document, ()):
+    for where, item in chain(items_in(document, ()), items_in(document.defaults.options, ("defaults",))):
         problems += fault_problems(item.faults, source, where)
     if too_long := check_length(document, source, overrides):
         raise SpecError([*problems, too_long])
@@ -171,7 +172,7 @@ def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
     elaboration = Elaboration(document, source, params, name)
     graph = elaboration.run()
     if graph is None or problems or bad_name:
-        raise SpecError([*problems, *bad_name, *elaboration.problems])
+        raise SpecError([*problems, *bad_name, *elaboration.problems] or elaboration.faults)
     return Spec(name, document, params, source, dict(overrides), (graph, elaboration.canonical))
 
 

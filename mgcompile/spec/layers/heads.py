@@ -135,6 +135,8 @@ class Predict(LayerSpec):
             return steps
         if self.to > level:
             raise LayerError(f"level {self.to} is coarser than the grid at level {level}", "to")
+        if level - self.to > MOST_STEPS:
+            raise LayerError(f"level {self.to} is more than {MOST_STEPS} levels above the grid at level {level}", "to")
         return [*steps, place.step(Up.made(by=self.by, steps=level - self.to), "up")]
 
 
