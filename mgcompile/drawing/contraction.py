@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,9 @@ __all__ = ["contract"]
 
 WIRES = 64
 """What brings more pieces together than this is drawn as a junction, so that the number of wires stays linear."""
+
+# The parts of an exchange that are layers themselves: the body of an edge between two levels, the fusion at a level.
+EXCHANGE_PART = re.compile(r"(?P<exchange>.+?)\.level-?\d+\.(from-?\d+\.|fuse$)")
 
 ALWAYS_CELLS = {Kind.INPUT, Kind.CONV, Kind.LINEAR, Kind.CUSTOM}
 SYMBOLS = {"sum": "+", "weighted sum": "+", "mean": "+", "product": "×", "maximum": "max", "concat": "C"}
@@ -60,8 +64,7 @@ class _Contraction:
             self._add_piece(node)
         else:
             self._pass_on(node)
-        sources = [source for source in operands(node) if self.graph[source].layer == node.layer]
-        if any(source in self.nested for source in sources) or node.name in self.owner or is_fusion:
+        if node.name in self.owner or is_fusion or self._is_nested(node):
             self.nested.add(node.name)
 
     def _is_cell(self, node: Node) -> bool:
@@ -69,17 +72,22 @@ class _Contraction:
             return True
         if node.op.kind not in (Kind.POOL, Kind.UP):
             return False
-        return self._layer_kind(node) != "exchange" or bool(node.op.weights(*self.graph.input_types(node)))
+        return not self._exchange(node) or bool(node.op.weights(*self.graph.input_types(node)))
 
     def _layer_kind(self, node: Node) -> str:
         layer = self.graph.layers.get(node.layer)
         return layer.kind if layer else ""
 
+    def _exchange(self, node: Node) -> str:
+        """The path of the exchange that a node is a part of, or nothing."""
+        if self._layer_kind(node) == "exchange":
+            return node.layer
+        found = EXCHANGE_PART.match(node.layer)
+        return found["exchange"] if found else ""
+
     def _is_junction(self, node: Node) -> bool:
         """Whether a concatenation is drawn: where several read it, else each would be wired to all operands."""
-        if self._layer_kind(node) == "exchange":
-            return not self._fits(node)
-        return self.readers[node.name] > 1 or not self._fits(node)
+        return not self._fits(node) or (not self._exchange(node) and self.readers[node.name] > 1)
 
     def _fits(self, node: Node) -> bool:
         return sum(len(self.ends[source]) for source in operands(node)) <= WIRES
@@ -88,15 +96,17 @@ class _Contraction:
         shape = self.shapes[node.name]
         kind = Kind.INPUT if self._layer_kind(node) == "pyramid" else node.op.kind
         label = SYMBOLS.get(node.op.label, node.op.label) if kind is Kind.FUSE else node.op.label
-        minor = self._layer_kind(node) == "exchange"
+        exchange = self._exchange(node)
         self.owner[node.name] = len(self.pieces)
         self.ends[node.name] = {len(self.pieces): 1}
-        self.pieces.append(Piece(node.level, kind, shape[0], _size(shape), label, node.layer, (), minor))
+        team = exchange or node.layer
+        minor = bool(exchange)
+        self.pieces.append(Piece(node.level, kind, shape[0], _size(shape), label, node.layer, (), team, minor))
         self.members.append([node.name])
         self.reads.append({})
         self.depths.append(0)
         # Only outside an exchange is what a sum adds a shortcut; there, it is a grid like the others.
-        adds = kind is Kind.FUSE and self._layer_kind(node) != "exchange" and not isinstance(node.op, Concat)
+        adds = kind is Kind.FUSE and not exchange and not isinstance(node.op, Concat)
         self._connect(len(self.pieces) - 1, operands(node), _group(node) if adds else None)
 
     def _connect(self, piece: int, sources: Iterable[str], sum_in: str | None) -> None:
@@ -116,13 +126,16 @@ class _Contraction:
             rest.remove(host)
             self._connect(piece, rest, _group(node))
             self._extend(node, piece)
-        elif self._layer_kind(node) == "exchange" and self._fits(node) and not self._is_nested(node):
+        elif self._exchange(node) and self._fits(node) and not self._is_nested(node):
             self._pass_on(node)
         else:
             self._add_piece(node)
 
     def _is_nested(self, node: Node) -> bool:
-        return any(source in self.nested and self.graph[source].layer == node.layer for source in operands(node))
+        exchange = self._exchange(node)
+        return any(
+            source in self.nested and self._exchange(self.graph[source]) == exchange for source in operands(node)
+        )
 
     def _host(self, node: Node) -> str | None:
         for source in operands(node):

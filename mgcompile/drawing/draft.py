@@ -12,7 +12,10 @@ __all__ = ["Draft", "Fold", "Piece", "Wire"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A cell before it has a place; the fields are those of `Cell`."""
+    """A cell before it has a place; the fields are those of `Cell`.
+
+    Pieces of one `team` (a layer, or an exchange with all its parts) share a column where they can.
+    """
 
     level: int
     kind: Kind
@@ -21,6 +24,7 @@ class Piece:
     label: str
     path: str
     nodes: tuple[str, ...]
+    team: str
     minor: bool = False
 
 

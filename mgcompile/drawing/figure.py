@@ -10,6 +10,7 @@ from mgcompile.drawing.lattice import Cell, Group, Lattice
 from mgcompile.drawing.legend import lay_legend
 from mgcompile.drawing.routing import route
 from mgcompile.drawing.scene import Curve, Label, Point, Polygon, Scene, Shape, Sheet, text_width
+from mgcompile.drawing.tracks import Tracks
 from mgcompile.graph.ops import Kind
 
 __all__ = ["compose"]
@@ -18,6 +19,9 @@ MARGIN = 14.0
 TIER = 15.0
 NAME = 10.0
 SMALLEST = 7.0
+SMALL = 7.5
+BOLD = 1.2
+"""How much wider bold letters are."""
 
 
 def compose(lattice: Lattice, subtitle: str = "") -> Scene:
@@ -26,7 +30,7 @@ def compose(lattice: Lattice, subtitle: str = "") -> Scene:
     left = MARGIN + max((text_width(text, NAME) for text in axis), default=0) + 12
     header = MARGIN + 12 + (14 if subtitle else 0)
     alone, shared = _split(lattice)
-    repeats = _stacked(alone)
+    repeats = _stacked(alone, Tracks())
     top = header + 17 + TIER * _tiers(repeats) + (4 if repeats else 0)
     geometry = measure(lattice, left, top)
     bottom = max((end for _, end in geometry.bounds.values()), default=top)
@@ -95,7 +99,7 @@ def _captions(geometry: Geometry) -> Iterator[Label]:
 
 def _axis(geometry: Geometry, texts: Sequence[str], left: float) -> Iterator[Shape]:
     first = min((start for start, _ in geometry.bounds.values()), default=0.0)
-    yield Label(left - 10, first - 2, "level · size", 7.5, palette.MUTED, "end")
+    yield Label(left - 10, first - 2, "level · size", SMALL, palette.MUTED, "end")
     for (level, _), text in zip(geometry.lattice.levels, texts, strict=True):
         yield Label(left - 10, geometry.rows[level] + 3.3, text, NAME, palette.MUTED, "end")
 
@@ -144,12 +148,14 @@ def _split(lattice: Lattice) -> tuple[list[Group], list[Group]]:
 
 
 def _frame(geometry: Geometry, group: Group) -> tuple[Point, Point]:
-    """The corners around the cells of a group."""
+    """The corners around the cells of a group, with room for the number beside the texts of the last column."""
     boxes = [geometry.boxes[cell] for cell in group.cells]
-    left, right = (
-        min(box.x - box.width / 2 for box in boxes),
-        max(box.x + box.width / 2 + box.depth[0] for box in boxes),
-    )
+    left = min(box.x - box.width / 2 for box in boxes)
+    right = max(box.x + box.width / 2 + box.depth[0] for box in boxes)
+    for cell, box in zip(group.cells, boxes, strict=True):
+        if geometry.lattice.cells[cell].column == group.last:
+            half = max((text_width(line, NAME) / 2 for line in geometry.texts[cell]), default=0.0)
+            right = max(right, box.x + half + 1 + BOLD * text_width(f"×{group.repeats}", SMALL))
     return (left - 3, min(box.top for box in boxes) - 2), (right + 3, max(box.bottom for box in boxes) + NAME + 4)
 
 
@@ -162,25 +168,34 @@ def _frames(geometry: Geometry, groups: Iterable[Group]) -> Iterator[Polygon]:
 def _frame_labels(geometry: Geometry, groups: Iterable[Group]) -> Iterator[Label]:
     for group in groups:
         _, (x1, y1) = _frame(geometry, group)
-        yield Label(x1 - 1.5, y1 - 2, f"×{group.repeats}", 7.5, anchor="end", bold=True)
+        yield Label(x1 - 1.5, y1 - 2, f"×{group.repeats}", SMALL, anchor="end", bold=True)
 
 
 def _layer_names(geometry: Geometry, top: float) -> tuple[list[Shape], float]:
     """The names of the layers below their columns, inner ones below outer ones; and where they end."""
     outer = [group for group in geometry.lattice.groups if "." not in group.path]
     inner = [group for group in geometry.lattice.groups if "." in group.path]
+    tracks = Tracks()
+    tiers = _stacked(outer, tracks)
+    below = {group.path: tier + 1 for group, tier in tiers}
+    tiers += [
+        (group, tracks.take(group.first, group.last + 1, below[group.path.split(".")[0]]))
+        for group in sorted(inner, key=lambda group: (group.first, group.last, group.path))
+    ]
+    folded = {(group.path, group.first, group.last): group.repeats for group in geometry.lattice.repeats}
     shapes: list[Shape] = []
-    for groups in (outer, inner):
-        tiers = _stacked(groups)
-        for group, tier in tiers:
-            shapes += _layer_name(geometry, group, top + TIER * tier)
-        top += TIER * _tiers(tiers)
-    return shapes, top
+    for group, tier in tiers:
+        parent, _, name = group.path.rpartition(".")
+        times = folded.get((parent, group.first, group.last), 1)
+        if name.isdecimal() and times > 1:
+            name = f"{name}–{int(name) + times - 1}"
+        shapes += _layer_name(geometry, group, name, top + TIER * tier)
+    return shapes, top + TIER * _tiers(tiers)
 
 
-def _layer_name(geometry: Geometry, group: Group, top: float) -> list[Shape]:
+def _layer_name(geometry: Geometry, group: Group, name: str, top: float) -> list[Shape]:
     x0, x1 = geometry.spans[group.first][0] - 3, geometry.spans[group.last][1] + 3
-    text, size = _fitted(group.path.rsplit(".", 1)[-1], x1 - x0 + GAP - 10)
+    text, size = _fitted(name, x1 - x0 + GAP - 10)
     line = palette.Line("#aaaaaa", 0.8)
     rule = Curve(((x0, top), (x0, top), (x1, top), (x1, top)), line)
     return [rule, Label((x0 + x1) / 2, top + 10, text, size)]
@@ -189,12 +204,12 @@ def _layer_name(geometry: Geometry, group: Group, top: float) -> list[Shape]:
 def _fitted(text: str, room: float) -> tuple[str, float]:
     """The text at the size at which it fits, cut where even the smallest does not."""
     size = max(SMALLEST, min(NAME, NAME * room / max(1.0, text_width(text, NAME))))
-    while len(text) > 2 and text_width(text, size) > room:
+    while len(text) > 2 and text_width(text, size) > room + 0.01:
         text = text[:-2] + "…"
     return text, size
 
 
-def _stacked(groups: Iterable[Group]) -> list[tuple[Group, int]]:
+def _stacked(groups: Iterable[Group], tracks: Tracks) -> list[tuple[Group, int]]:
     """Each group with its tier: those that share columns lie on different tiers, the narrow ones first.
 
     Repeats of the same columns by the same number are one.
@@ -202,19 +217,8 @@ def _stacked(groups: Iterable[Group]) -> list[tuple[Group, int]]:
     different = {
         (group.first, group.last, group.repeats, group.path if group.repeats == 1 else ""): group for group in groups
     }
-    free: list[list[tuple[int, int]]] = []
-    stacked: list[tuple[Group, int]] = []
-    for group in sorted(different.values(), key=lambda group: (group.last - group.first, group.first, group.path)):
-        tier = next((tier for tier, spans in enumerate(free) if _clear(spans, group)), len(free))
-        if tier == len(free):
-            free.append([])
-        free[tier].append((group.first, group.last))
-        stacked.append((group, tier))
-    return stacked
-
-
-def _clear(spans: Sequence[tuple[int, int]], group: Group) -> bool:
-    return all(last < group.first or group.last < first for first, last in spans)
+    ordered = sorted(different.values(), key=lambda group: (group.last - group.first, group.first, group.path))
+    return [(group, tracks.take(group.first, group.last + 1)) for group in ordered]
 
 
 def _tiers(stacked: Sequence[tuple[Group, int]]) -> int:

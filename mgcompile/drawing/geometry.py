@@ -9,6 +9,7 @@ from math import log2
 
 from mgcompile.drawing.lattice import Cell, Edge, EdgeKind, Lattice
 from mgcompile.drawing.scene import Point, text_width
+from mgcompile.drawing.tracks import Tracks
 from mgcompile.graph import Size
 from mgcompile.graph.ops import Kind
 
@@ -157,12 +158,12 @@ def _arcs(lattice: Lattice, boxes: Sequence[Box], lanes: Mapping[tuple[int, int]
         source, target = lattice.cells[edge.source], lattice.cells[edge.target]
         if _takes_track(edge, source, target, rows):
             needed.append((target.column - source.column, source.column, number))
-    tracks: dict[int, list[_Track]] = {}
+    tracks: dict[int, Tracks] = {}
     arcs: dict[int, Arc] = {}
     for _, _, number in sorted(needed):
         edge = lattice.edges[number]
         source, target = lattice.cells[edge.source], lattice.cells[edge.target]
-        track = _take_track(tracks.setdefault(source.level, []), source.column, target.column)
+        track = tracks.setdefault(source.level, Tracks(TRACKS)).take(source.column, target.column)
         base = rows.skyline(source.level, source.column, target.column)
         arcs[number] = Arc(base + TRACK * (track + 1), source.level == target.level)
     return arcs
@@ -177,31 +178,6 @@ def _takes_track(edge: Edge, source: Cell, target: Cell, rows: _Rows) -> bool:
         return False
     along_source = rows.free(source.level, source.lane, source.column, target.column)
     return not along_source and not rows.free(target.level, target.lane, source.column, target.column)
-
-
-class _Track:
-    """The spans taken on one track, sorted; they may touch."""
-
-    def __init__(self) -> None:
-        self.spans: list[tuple[int, int]] = []
-
-    def take(self, first: int, last: int) -> bool:
-        place = bisect_left(self.spans, (first, last))
-        for neighbour in self.spans[max(0, place - 1) : place + 1]:
-            if neighbour[0] < last and first < neighbour[1]:
-                return False
-        self.spans.insert(place, (first, last))
-        return True
-
-
-def _take_track(tracks: list[_Track], first: int, last: int) -> int:
-    for number, track in enumerate(tracks):
-        if track.take(first, last):
-            return number
-    if len(tracks) < TRACKS:
-        tracks.append(_Track())
-        tracks[-1].take(first, last)
-    return len(tracks) - 1
 
 
 class _Rows:

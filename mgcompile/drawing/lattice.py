@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 
 from mgcompile.drawing.contraction import contract
 from mgcompile.drawing.draft import Draft, Piece
@@ -179,21 +180,22 @@ def _operand_kind(source: Cell, target: Cell, sum_in: str, readers: Sequence[str
 
 
 def _groups(pieces: list[Piece], columns: list[int]) -> Iterable[Group]:
-    """The outermost layers, and inside one those parts of it that are several and have several columns each."""
-    spans: dict[str, tuple[int, int]] = {}
-    parts: dict[str, list[str]] = {}
+    """The outermost layers, and inside each those parts of it that are several and have several columns each."""
+    outer: dict[str, list[tuple[list[str], int]]] = {}
     for piece, column in zip(pieces, columns, strict=True):
-        outer, *inner = piece.path.split(".")
-        for path in [outer, *(f"{outer}.{inner[0]}" for _ in inner[:1])]:
-            if path not in spans:
-                parts.setdefault(outer, []).append(path)
-            first, last = spans.get(path, (column, column))
-            spans[path] = min(first, column), max(last, column)
-    for outer, paths in parts.items():
-        wide = [path for path in paths if path != outer and spans[path][0] < spans[path][1]]
-        yield Group(outer, *spans[outer])
+        names = piece.path.split(".")
+        outer.setdefault(names[0], []).append((names, column))
+    for path, members in outer.items():
+        yield Group(path, min(column for _, column in members), max(column for _, column in members))
+        # A layer may hold nothing but another; the first names that differ are those of the least and the greatest.
+        ends = min(names for names, _ in members), max(names for names, _ in members)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False)))
+        spans: dict[str, list[int]] = {}
+        for names, column in members:
+            spans.setdefault(".".join(names[: shared + 1]), []).append(column)
+        wide = [part for part, found in spans.items() if min(found) < max(found)]
         if len(wide) > 1:
-            yield from (Group(path, *spans[path]) for path in wide)
+            yield from (Group(part, min(spans[part]), max(spans[part])) for part in wide)
 
 
 def _repeats(draft: Draft, columns: list[int]) -> Iterable[Group]:

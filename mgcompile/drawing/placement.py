@@ -45,7 +45,7 @@ def _team_graph(draft: Draft, teams: Sequence[Hashable]) -> nx.DiGraph[Hashable]
 
 
 def _inner_depths(draft: Draft) -> list[int]:
-    """The longest path to each piece through pieces of its own layer and role."""
+    """The longest path to each piece through pieces of its own team and role."""
     depths = [0] * len(draft.pieces)
     graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_nodes_from(range(len(depths)))
@@ -59,7 +59,7 @@ def _inner_depths(draft: Draft) -> list[int]:
 
 def _role(piece: Piece) -> tuple[str, bool]:
     """The fusions of an exchange stand in one column, however long the ways to them are."""
-    return piece.path, piece.kind is Kind.FUSE
+    return piece.team, piece.kind is Kind.FUSE
 
 
 def _tangled(draft: Draft, teams: Sequence[Hashable]) -> set[Hashable]:

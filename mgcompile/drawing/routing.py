@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from mgcompile.drawing.geometry import Box, Geometry
+from mgcompile.drawing.geometry import GAP, Box, Geometry
 from mgcompile.drawing.lattice import Cell, Edge, EdgeKind
 from mgcompile.drawing.palette import EDGE_LINES, EDGE_NAMES, PASSING, Line
 from mgcompile.drawing.scene import Curve, Point, Strand
@@ -35,6 +35,10 @@ class _Router:
         self.taken: dict[tuple[int, int], list[int]] = {}
         for cell in sorted(self.cells, key=lambda cell: cell.column):
             self.taken.setdefault((cell.level, cell.lane), []).append(cell.column)
+        self.highest: dict[tuple[int, int], int] = {}
+        for cell in self.cells:
+            place = cell.level, cell.column
+            self.highest[place] = max(cell.lane, self.highest.get(place, 0))
 
     def curve(self, number: int, edge: Edge, line: Line) -> Curve:
         """The edge from the right (or top) of its source to the left (or top) of its target."""
@@ -43,9 +47,9 @@ class _Router:
         arc = self.geometry.arcs.get(number)
         if arc is not None:
             track = self.geometry.rows[source.level] - arc.rise
-            if arc.joins_row:
+            if arc.joins_row and not self._covered(source) and not self._covered(target):
                 return _bow(start, end, track, target.column - source.column, line)
-            return self._over(start, end, track, target, line)
+            return self._over(edge, track, line)
         leaving, entering = _ports(edge.kind, start, end)
         here, there = (
             (start.x + start.width / 2 + start.depth[0], start.y + leaving),
@@ -55,6 +59,10 @@ class _Router:
             return _arrow([here, *_straight(here, (there[0] - ARROW, there[1]))], there, line)
         gap = target.column if self._free(source, target) else source.column + 1
         return self._across(here, there, gap, line)
+
+    def _covered(self, cell: Cell) -> bool:
+        """Whether another lane's cell stands above."""
+        return self.highest[cell.level, cell.column] > cell.lane
 
     def _free(self, source: Cell, target: Cell) -> bool:
         taken = self.taken.get((source.level, source.lane), [])
@@ -70,15 +78,29 @@ class _Router:
         points += _straight(points[-1], (there[0] - ARROW, there[1]))
         return _arrow(points, there, line)
 
-    def _over(self, start: Box, end: Box, track: float, target: Cell, line: Line) -> Curve:
-        """Up to a track, along it to the gap before the target's column, then to the target's row."""
-        begin = (start.x + 0.28 * start.width + start.depth[0], start.top)
-        _, entering = _ports(EdgeKind.DOWN if end.y > start.y else EdgeKind.UP, start, end)
+    def _over(self, edge: Edge, track: float, line: Line) -> Curve:
+        """Up to a track, along it to the gap before the target's column, and across that gap to the target.
+
+        The way up begins on top of the source, or right of it where another cell stands above.
+        """
+        source, target = self.cells[edge.source], self.cells[edge.target]
+        start, end = self.geometry.boxes[edge.source], self.geometry.boxes[edge.target]
+        spans = self.geometry.spans
+        if self._covered(source):
+            side = start.x + start.width / 2 + start.depth[0]
+            begin = (side, start.y - min(5.0, 0.2 * start.height))
+            foot = (max(side, spans[source.column][1]), begin[1])
+            points = [begin, *_straight(begin, foot), *_sway(foot, (foot[0] + GAP - ARROW, track))]
+        else:
+            begin = (start.x + 0.28 * start.width + start.depth[0], start.top)
+            points = [begin, *_bend_up(begin, track)]
+        if source.level == target.level and not self._covered(target):
+            return _arrow([*points, *_descend(points[-1], end, track)], _landing(end), line)
+        _, entering = _ports(EdgeKind.UP if end.y < start.y else EdgeKind.DOWN, start, end)
         there = (end.x - end.width / 2, end.y + entering)
-        leave, arrive = self.geometry.spans[target.column - 1][1], self.geometry.spans[target.column][0] - ARROW
-        points = [begin, *_bend_up(begin, track)]
+        leave, arrive = spans[target.column - 1][1], spans[target.column][0] - ARROW
         points += _straight(points[-1], (max(points[-1][0], leave), track))
-        points += _sway(points[-1], (arrive, there[1]))
+        points += _sway(points[-1], (max(arrive, points[-1][0] + 1), there[1]))
         points += _straight(points[-1], (there[0] - ARROW, there[1]))
         return _arrow(points, there, line)
 
@@ -97,7 +119,7 @@ def _ports(kind: EdgeKind, start: Box, end: Box) -> tuple[float, float]:
 def _bow(start: Box, end: Box, track: float, columns: int, line: Line) -> Curve:
     """From the top of one cell over others of the row to the top of another."""
     begin = (start.x + 0.28 * start.width + start.depth[0], start.top)
-    tip = (end.x - 0.22 * end.width + end.depth[0], end.top)
+    tip = _landing(end)
     stop = (tip[0], tip[1] - ARROW)
     if columns <= SHORT_ARC:
         # A cubic rises to three quarters of its handles.
@@ -106,10 +128,21 @@ def _bow(start: Box, end: Box, track: float, columns: int, line: Line) -> Curve:
         lean = 0.12 * (stop[0] - begin[0])
         return _arrow([begin, (begin[0] + lean, handle), (stop[0] - lean, handle), stop], tip, line)
     points = [begin, *_bend_up(begin, track)]
+    return _arrow([*points, *_descend(points[-1], end, track)], tip, line)
+
+
+def _landing(end: Box) -> Point:
+    """Where an arc ends on top of a cell."""
+    return end.x - 0.22 * end.width + end.depth[0], end.top
+
+
+def _descend(begin: Point, end: Box, track: float) -> list[Point]:
+    """Along a track and down to just above a cell."""
+    x, y = _landing(end)
+    stop = (x, y - ARROW)
     radius = _radius(stop, track)
-    points += _straight(points[-1], (max(points[-1][0], stop[0] - radius), track))
-    points += [(stop[0] - 0.45 * radius, track), (stop[0], track + 0.45 * (stop[1] - track)), stop]
-    return _arrow(points, tip, line)
+    points = _straight(begin, (max(begin[0], x - radius), track))
+    return [*points, (x - 0.45 * radius, track), (x, track + 0.45 * (stop[1] - track)), stop]
 
 
 def _radius(foot: Point, track: float) -> float:

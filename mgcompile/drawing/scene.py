@@ -11,7 +11,7 @@ __all__ = ["Curve", "Label", "Point", "Polygon", "Scene", "Shape", "Sheet", "Str
 
 Point = tuple[float, float]
 
-WIDE_CHARACTER = 0.58
+WIDE_CHARACTER = 0.6
 """The width of an average character of a sans-serif face by its size; fonts differ, so this is on the safe side."""
 
 

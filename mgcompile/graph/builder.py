@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.graph import Graph, Layer, Node
@@ -25,7 +25,7 @@ class GraphBuilder:
     nodes: dict[str, Node] = field(default_factory=dict)
     types: dict[str, Value] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
-    _tensors: dict[str, tuple[type[Op], Mapping[str, Shape], str]] = field(default_factory=dict)
+    _tensors: dict[str, tuple[Op, Mapping[str, Shape], str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         op = Input(self.channels)
@@ -59,9 +59,15 @@ class GraphBuilder:
 
     def _check_tensors(self, name: str, op: Op, shapes: Mapping[str, Shape], owner: str, owned: bool) -> None:
         if owner not in self._tensors and not owned:
-            raise ShapeError(f"there are no weights {owner} to share; the layers must have equal structure")
-        kind, there, first = self._tensors.setdefault(owner, (type(op), shapes, name))
-        if (kind, there) != (type(op), shapes):
+            raise ShapeError(f"there are no weights {owner} to share; the layers must have equal structure and levels")
+        other, there, first = self._tensors.setdefault(owner, (op, shapes, name))
+        if (type(other), there) != (type(op), shapes):
             here = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
-            other = ", ".join(f"{key} {shape}" for key, shape in there.items())
-            raise ShapeError(f"weights shared with {first} differ: {here} here, {other} there")
+            those = ", ".join(f"{key} {shape}" for key, shape in there.items())
+            raise ShapeError(f"weights shared with {first} differ: {here} here, {those} there")
+        if other != op:
+            options = ((each.name, getattr(op, each.name), getattr(other, each.name)) for each in fields(op))
+            listed = ", ".join(
+                f"{option} {here} here and {there} there" for option, here, there in options if here != there
+            )
+            raise ShapeError(f"weights are shared with {first}, so its options must be the same: {listed}")

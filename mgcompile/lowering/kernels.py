@@ -98,25 +98,21 @@ class TransposedConv(nn.ConvTranspose2d):
         stride: int,
         groups: int = 1,
         bias: bool = True,
-        level: int | None = None,
-        offset: tuple[int, int] = (0, 0),
     ) -> None:
         rest = [size - stride for size in kernel]
         padding = ((rest[0] + 1) // 2, (rest[1] + 1) // 2)
         output_padding = (rest[0] % 2, rest[1] % 2)
         super().__init__(in_channels, channels, kernel, stride, padding, output_padding, groups, bias)
-        self.level = level
-        self.offset = offset
 
-    def forward(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        height, width = target_size(like, self.level, self.offset)
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, like: torch.Tensor, level: int | None = None, offset: tuple[int, int] = (0, 0)
+    ) -> torch.Tensor:
+        height, width = target_size(like, level, offset)
         return window(super().forward(x), 0, 0, height, width)
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, {self.kernel_size}, stride={self.stride[0]}"]
         parts += [f"groups={self.groups}"] * (self.groups > 1) + ["bias=False"] * (self.bias is None)
-        if self.level is not None:
-            parts.append(f"level={self.level}, offset={self.offset}")
         return ", ".join(parts)
 
 

@@ -42,7 +42,7 @@ def lower(graph: Graph) -> fx.GraphModule:
                 values[node.name] = node.op.emit(code, args, *types)
             else:
                 modules.add(node, module)
-                values[node.name] = code.call_module(node.weights, args)
+                values[node.name] = code.call_module(node.weights, args, dict(node.op.call_options(*types)))
     code.end()
     outputs = {name: values[node] for name, node in graph.outputs.items()}
     code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))

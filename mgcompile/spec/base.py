@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -105,8 +106,9 @@ class Options(BaseModel):
 def _bound(value: Any, evaluate: Callable[[Expression, Path], Any], path: Path) -> Any:
     if isinstance(value, Expression):
         return evaluate(value, path)
-    if isinstance(value, list) and any(isinstance(item, Expression) for item in value):
-        return [_bound(item, evaluate, (*path, index)) for index, item in enumerate(value)]
+    if isinstance(value, list):
+        items = [_bound(item, evaluate, (*path, index)) for index, item in enumerate(value)]
+        return value if all(map(is_, items, value)) else items
     return value.bind(lambda text, inner: evaluate(text, (*path, *inner))) if isinstance(value, Options) else value
 
 

@@ -80,7 +80,7 @@ class Binding:
             bound = CommonOptions.model_construct({name}, **{name: value}).bind(self.evaluator(names, pyramid))
         except Unknown:
             if option in ("id", "from"):
-                raise LayerError(f"`{value}`: what the layer receives has no name here", option) from None
+                raise LayerError(f"`{value}`: `{option}` cannot depend on what the layer receives", option) from None
             raise
         except ValidationError as error:
             raise LayerError(error.errors()[0]["msg"], option) from None
@@ -103,7 +103,7 @@ class Binding:
         unknown = sorted(names_in(text) - known)
         near = {name: get_close_matches(name, known, 1) for name in unknown}
         return [
-            f"unknown name {name!r} in {text}" + (f"; did you mean {near[name][0]}?" if near[name] else "")
+            f"`{text}`: there is no name `{name}`" + (f"; did you mean `{near[name][0]}`?" if near[name] else "")
             for name in unknown
         ]
 

@@ -247,7 +247,7 @@ class Elaboration:
             levels = Place(self, scope, "", step.where, "", pyramid).pick(chosen, "on")
             item["on"] = list(levels)
             acted = {level: pyramid[level] for level in levels}
-        step = self._with_share(step, scope, acted)
+        step = self.with_share(step, scope, acted)
         inner = self._inner_scope(step, id, scope, acted, item)
         repeat = self.binding.common(step, "repeat", scope, acted)
         if repeat is None:
@@ -283,7 +283,7 @@ class Elaboration:
         self.references.scopes[inner.path] = inner
         return inner
 
-    def _with_share(self, step: Step, scope: Scope, pyramid: Pyramid) -> Step:
+    def with_share(self, step: Step, scope: Scope, pyramid: Pyramid | None) -> Step:
         """The step with the value of every expression in what it shares."""
         if step.share is None:
             return step

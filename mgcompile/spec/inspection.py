@@ -27,10 +27,11 @@ def inspect(elaboration: Elaboration, step: Step, path: str, scope: Scope) -> No
     if step.layer is None or step.unknown or not step.user:
         return
     inspection = _Inspection(elaboration, path, scope)
-    for option in ("id", "from", "on", "repeat"):
-        inspection.value(getattr(step, "from_" if option == "from" else option), (*step.where, option))
+    for name in ("id", "from_", "on", "repeat"):
+        inspection.common(step, name)
     if step.share is not None:
         inspection.options(step.share, (*step.where, "share"))
+        inspection.share(step)
     where = (*step.where, step.layer.kind)
     inspection.options(step.layer, where)
     inspection.whole(step, step.layer, where)
@@ -55,6 +56,25 @@ class _Inspection:
                 self._references(value, option)
             else:
                 self.value(value, option)
+
+    def common(self, step: Step, name: str) -> None:
+        """One of the options that every layer has."""
+        self.value(getattr(step, name), (*step.where, name.removesuffix("_")))
+        try:
+            self.elaboration.binding.common(step, name, self.scope, None)
+        except LayerError as error:
+            self.elaboration.report((*step.where, *error.option), str(error))
+        except Unknown:
+            return
+
+    def share(self, step: Step) -> None:
+        """What is shared, its expressions bound."""
+        try:
+            self.elaboration.with_share(step, self.scope, None)
+        except LayerError as error:
+            self.elaboration.report((*step.where, *error.option), str(error))
+        except Unknown:
+            return
 
     def value(self, value: Any, where: Path) -> None:
         """An option's value: an expression, layers, or what holds some."""

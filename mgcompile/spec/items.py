@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMON",
     "LAYERS_SCHEMA",
+    "MOST_LAYERS",
     "CommonOptions",
     "Defaults",
     "Fault",
@@ -33,6 +34,9 @@ __all__ = [
     "items_in",
     "layer_classes",
 ]
+
+
+MOST_LAYERS = 100_000
 
 
 class CommonOptions(Options):
@@ -132,7 +136,9 @@ def _validated(cls: type[Any], value: Any, path: Path, faults: list[Fault]) -> A
         return None
 
 
+@lru_cache(maxsize=1024)
 def _unknown(key: str, what: str) -> str:
+    # Looking for what was meant takes a third of a millisecond, and mistakes are often made again and again.
     if ":" in key:
         return f"unknown {what} {key!r}; is there a space missing after a `:`?"
     near = get_close_matches(key, sorted({*layer_classes(), *COMMON}), 1)
@@ -155,6 +161,9 @@ class ItemList:
             raise PydanticCustomError(
                 "wrong_value", "expected a list of layers, found {found}{hint}", {"found": show(value), "hint": hint}
             )
+        if len(value) > MOST_LAYERS:
+            # Before each is looked at, which would take seconds.
+            raise PydanticCustomError("too_many", f"{len(value):,} layers; at most {MOST_LAYERS:,} are allowed")
         return [item if isinstance(item, Item) else item_of(item) for item in value]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -10,15 +10,14 @@ from mgcompile.spec.base import LayerSpec
 from mgcompile.spec.document import Document
 from mgcompile.spec.expressions import ExpressionError, evaluate
 from mgcompile.spec.fields import Expression
-from mgcompile.spec.items import Item
+from mgcompile.spec.items import MOST_LAYERS, Item
 from mgcompile.spec.layers.exchange import Communication
 from mgcompile.spec.layers.residual import Grow
 from mgcompile.spec.layers.structure import Block
 from mgcompile.spec.source import Source
 
-__all__ = ["MOST_LAYERS", "check_length"]
+__all__ = ["check_length"]
 
-MOST_LAYERS = 100_000
 SEVERAL = 8
 """Ways between the grids of a pyramid, steps of a growth: how many there are is known only later."""
 

@@ -20,7 +20,7 @@ from mgcompile.spec.base import Options, Path
 from mgcompile.spec.document import Document, Param
 from mgcompile.spec.elaboration import Elaboration
 from mgcompile.spec.expressions import ExpressionError, evaluate, has_expression
-from mgcompile.spec.items import item_of, items_in
+from mgcompile.spec.items import MOST_LAYERS, item_of, items_in
 from mgcompile.spec.limits import check_length
 from mgcompile.spec.problems import fault_problems, validation_problems
 from mgcompile.spec.source import Source, parse_source, read_source, source_of_mapping
@@ -185,7 +185,7 @@ def _faults_in_layers(source: Source) -> Iterator[Problem]:
             ("blocks", key, "layers"): block.get("layers") for key, block in blocks.items() if isinstance(block, dict)
         }
     for path, items in lists.items():
-        for index, item in enumerate(items if isinstance(items, list) else []):
+        for index, item in enumerate(items if isinstance(items, list) and len(items) <= MOST_LAYERS else []):
             for where, inner in items_in(item_of(item), (*path, index)):
                 yield from fault_problems(inner.faults, source, where)
 
@@ -212,8 +212,10 @@ def _param(name: str, param: Param, overrides: Mapping[str, Any], earlier: Mappi
     value = overrides.get(name, param.default)
     try:
         param = param.bind(lambda text, path: evaluate(text, earlier))
-    except (ExpressionError, ValidationError) as error:
-        return 0, str(error) if isinstance(error, ExpressionError) else error.errors()[0]["msg"]
+    except ExpressionError as error:
+        return 0, f"{error}; a param knows those above it"
+    except ValidationError as error:
+        return 0, error.errors()[0]["msg"]
     if value is None:
         return 0, "it has no value; give it one here, or from outside with --set"
     try:

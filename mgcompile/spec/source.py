@@ -50,9 +50,11 @@ class Source:
         node = self._root
         for step in path:
             child = node.child(step)
-            if child is None:
+            if child is not None:
+                node = child
+            elif not (isinstance(step, str) and isinstance(node.value, list)):
                 break
-            node = child
+            # else a list stands for the option that is a list, as in `residual: [...]`
         return Mark(node.file, node.key_line, node.key_column) if key else Mark(node.file, node.line, node.column)
 
 

@@ -9,6 +9,7 @@ from mgcompile.drawing.contraction import operands
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, verify
 from mgcompile.graph.ops import Kind
+from mgcompile.spec import load
 from tests.drawing import networks
 
 each_network = pytest.mark.parametrize("name", networks.NETWORKS)
@@ -167,6 +168,14 @@ def test_parallel_branches_stand_beside_each_other() -> None:
     assert EdgeKind.SKIP not in kinds(lattice)
     pair = {cell.column for cell in lattice.cells if cell.path.split(".")[0] in ("one", "other")}
     assert len(pair) == 1
+
+
+def test_a_high_resolution_network_of_the_zoo() -> None:
+    lattice = build_lattice(load("beyond/hrnet-w18").graph)
+    outer = {path: times for path, times in repeats(lattice) if "." not in path}
+    assert outer == {"stage1": 3, "stage3": 4, "stage4": 3}
+    sums = {cell.column for cell in lattice.cells if cell.kind is Kind.FUSE and cell.path.startswith("stage4.")}
+    assert len(sums) == 1  # all levels meet in one column
 
 
 def test_nested_repeats_fold_from_the_inside() -> None:

@@ -20,6 +20,7 @@ from mgcompile.drawing.figure import compose
 from mgcompile.drawing.palette import EDGE_LINES
 from mgcompile.drawing.scene import Label, Scene, text_width
 from mgcompile.errors import MgcompileError
+from mgcompile.spec import load, zoo_names
 from tests.drawing import networks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -70,9 +71,19 @@ def test_no_two_cells_or_texts_overlap(name: str, fold: bool) -> None:
         assert bottom <= scene.height
 
 
-@each_network
-def test_arcs_keep_clear_of_texts(name: str) -> None:
-    scene = compose(picture(name))
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_zoo_is_drawn_without_overlap(name: str) -> None:
+    lattice = build_lattice(load(name).graph)
+    for edge in lattice.edges:
+        assert lattice.cells[edge.source].column < lattice.cells[edge.target].column
+    scene = compose(lattice)
+    areas = sheet_areas(scene) + text_areas(scene)
+    assert [pair for pair in combinations(areas, 2) if overlap(*pair)] == []
+
+
+@pytest.mark.parametrize("name", [*networks.NETWORKS, *zoo_names()])
+def test_edges_keep_clear_of_texts(name: str) -> None:
+    scene = compose(picture(name) if name in networks.NETWORKS else build_lattice(load(name).graph))
     texts = text_areas(scene)
     for strand in scene.strands:
         start, end = strand.curve.points[0], strand.curve.points[-1]

@@ -79,7 +79,7 @@ class TestTransposedConv:
 
     @pytest.mark.parametrize("module", [
         kernels.TransposedConv(4, 6, (4, 3), stride=2, groups=2, bias=False),
-        kernels.TransposedConv(4, 6, (4, 4), stride=4, level=1, offset=(2, -1)),
+        kernels.TransposedConv(4, 6, (4, 4), stride=4),
     ])  # fmt: skip
     def test_repr_is_its_constructor(self, module):
         assert repr(eval(repr(module), vars(kernels))) == repr(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.types import Grid, Shape, Value, Vector, elements
@@ -66,6 +66,10 @@ class Op:
     def module(self, *inputs: Value) -> nn.Module | None:
         """A new module for these inputs, or None where `emit` is the way."""
         return None
+
+    def call_options(self, *inputs: Value) -> Mapping[str, Any]:
+        """What the module is told at each call beside its inputs, so that one module serves several places."""
+        return {}
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         """Add the call of a plain function to a torch.fx graph; `args` stand for the inputs."""

@@ -136,16 +136,14 @@ class TransposedConv(Op):
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels
 
-        grid, like = grid_and_like(self, inputs)
+        grid, _ = grid_and_like(self, inputs)
         return kernels.TransposedConv(
-            grid.channels,
-            self.channels,
-            self.kernel,
-            stride=self.stride,
-            groups=self.groups,
-            bias=self.bias,
-            **size_options(self.infer(*inputs), like),
+            grid.channels, self.channels, self.kernel, stride=self.stride, groups=self.groups, bias=self.bias
         )
+
+    def call_options(self, *inputs: Value) -> Mapping[str, Any]:
+        _, like = grid_and_like(self, inputs)
+        return size_options(self.infer(*inputs), like)
 
     @property
     def stride(self) -> int:

@@ -55,7 +55,9 @@ class Join(LayerSpec):
 
     def canonical(self, place: Place) -> LayerSpec:
         # In the canonical form all names are a user's, and one that sugar gave could hide the one that is meant.
-        return self.model_copy(update={"with_": [place.absolute(other, "with") for other in self.with_]})
+        return self.model_copy(
+            update={"with_": [place.absolute(other, "with", index) for index, other in enumerate(self.with_)]}
+        )
 
     def _fused(self, place: Place, level: int, operands: list[str]) -> str:
         if len(operands) == 1:
