@@ -18,6 +18,7 @@ from mgcompile.drawing.lattice import Lattice, build_lattice
 from mgcompile.drawing.svg import format_svg
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph
+from mgcompile.graph.collecting import collection_paused
 
 __all__ = ["SUFFIXES", "draw_graph", "format_of", "render_lattice", "write_file"]
 
@@ -44,7 +45,8 @@ def draw_graph(
     format or suffix, where no Graphviz is found for png and pdf, and where the file cannot be written.
     """
     chosen = format or (format_of(path) if path is not None else "svg")
-    data = render_lattice(build_lattice(graph, fold=fold, detail=detail), chosen, subtitle=subtitle)
+    with collection_paused():
+        data = render_lattice(build_lattice(graph, fold=fold, detail=detail), chosen, subtitle=subtitle)
     if path is not None:
         write_file(path, data)
     return data

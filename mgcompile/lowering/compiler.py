@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from mgcompile.graph import Graph, verify
+from mgcompile.graph.collecting import collection_paused
 from mgcompile.lowering.initialization import initialize
 from mgcompile.lowering.lowering import lower
 
@@ -34,8 +35,9 @@ def compile_graph(
 
     Raises `GraphError` where the graph breaks its contract, and what `lower` and `initialize` raise.
     """
-    model = lower(verify(graph)).to(dtype=dtype or torch.float32)
-    model.to_empty(device=device)
+    with collection_paused():
+        model = lower(verify(graph)).to(dtype=dtype or torch.float32)
+        model.to_empty(device=device)
     initialize(model, seed)
     model.meta["mgcompile"] = {"name": graph.name, "spec": spec_text, "size": list(graph.size)}
     if torch_compile:
