@@ -124,6 +124,7 @@ def _audit(graph: Graph, size: Size | None, bytes_per_element: int) -> Audit:
     uncounted: Counter[tuple[str, str]] = Counter()
     buffers = 0
     rows = []
+    equal: dict[tuple[Shape, ...], tuple[Shape, ...]] = {}
     for node in graph:
         values = [types[source] for source in node.inputs]
         params = node.op.parameters(*values)
@@ -131,7 +132,18 @@ def _audit(graph: Graph, size: Size | None, bytes_per_element: int) -> Audit:
         if node.weights not in counted:
             counted.add(node.weights)
             buffers += sum(map(elements, node.op.buffers(*values).values()))
-        rows.append(_row(node, shapes, 0 if shared else params, shared, bytes_per_element))
+        inputs = tuple([shapes[source] for source in node.inputs])
+        inputs = equal.setdefault(inputs, inputs)  # few differ, and rows are many
+        rows.append(
+            _row(
+                node,
+                inputs,
+                shapes[node.name],
+                0 if shared else params,
+                shared=shared,
+                bytes_per_element=bytes_per_element,
+            )
+        )
         if node.op.uncounted:
             uncounted[node.op.label, node.op.uncounted] += 1
     return Audit(
@@ -150,9 +162,10 @@ def _audit(graph: Graph, size: Size | None, bytes_per_element: int) -> Audit:
     )
 
 
-def _row(node: Node, shapes: Mapping[str, Shape], params: int, shared: bool, bytes_per_element: int) -> Row:
-    op, output = node.op, shapes[node.name]
-    inputs = tuple([shapes[source] for source in node.inputs])
+def _row(
+    node: Node, inputs: tuple[Shape, ...], output: Shape, params: int, *, shared: bool, bytes_per_element: int
+) -> Row:
+    op = node.op
     macs = op.macs(inputs, output)
     return Row(
         node.name,

@@ -25,6 +25,7 @@ class GraphBuilder:
     nodes: dict[str, Node] = field(default_factory=dict)
     types: dict[str, Value] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
+    _equal_types: dict[Value, Value] = field(default_factory=dict)
     _tensors: dict[str, tuple[Op, Mapping[str, Shape], str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class GraphBuilder:
             value.width.smallest()
         if shapes := op.weights(*given):
             self._check_tensors(name, op, shapes, weights or name, owned)
-        self.types[name] = value
+        self.types[name] = self._equal_types.setdefault(value, value)  # few differ, and a walk over few is quicker
         self.nodes[name] = Node(name, op, tuple(inputs), level, layer, weights or name)
         return name
 

@@ -129,7 +129,12 @@ class Graph:
             raise ShapeError(
                 f"an input of {height}x{width} is too small: a grid would vanish below {least[0]}x{least[1]}"
             )
-        return {name: value.at((height, width)) for name, value in self.types.items()}
+        shapes: dict[str, Shape] = {}
+        equal: dict[Shape, Shape] = {}
+        for name, value in self.types.items():
+            shape = value.at((height, width))
+            shapes[name] = equal.setdefault(shape, shape)  # one object for equal shapes: a large graph has few
+        return shapes
 
     @cached_property
     def smallest_size(self) -> Size:
