@@ -184,6 +184,8 @@ def _row(
 
 
 def _is_view(op: Op, inputs: Sequence[Shape], output: Shape) -> bool:
+    if op.by_reference:
+        return True
     # An operation that only moves data, and of which nothing is new, shows a part of its input; appending zeros copies.
     return op.kind is Kind.SHAPE and elements(output) <= elements(inputs[0])
 

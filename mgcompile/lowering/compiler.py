@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, verify
 from mgcompile.graph.collecting import collection_paused
+from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.initialization import initialize
 from mgcompile.lowering.lowering import lower
+from mgcompile.passes import optimize as run_passes
 
 __all__ = ["compile_graph"]
 
@@ -21,8 +24,11 @@ def compile_graph(
     seed: int | None = None,
     torch_compile: bool = False,
     spec_text: str | None = None,
+    optimize: str | None = None,
+    precision: str = "fp32",
+    tune: bool = False,
 ) -> fx.GraphModule:
-    """The initialised model of a graph, in training mode.
+    """The initialised model of a graph, in training mode; in evaluation mode where `optimize` is "inference".
 
     Args:
         device: where the weights lie; on "meta" they take no memory and have no values.
@@ -30,16 +36,35 @@ def compile_graph(
         seed: see `initialize`.
         torch_compile: whether calls go through `torch.compile`, from the first on. A deep copy is not compiled.
         spec_text: the canonical spec, which then travels with the model and its checkpoints.
+        optimize: the passes to run, "training" or "inference"; none where None. See `mgcompile.passes`.
+        precision: what convolutions and linear layers compute in, "fp32" or "bf16"; weights, input and outputs stay.
+        tune: whether each convolution chooses its way by timing, at its first call with new sizes.
 
     The model says in `meta["mgcompile"]` its "name", its "spec" (or None) and its nominal "size" [height, width].
 
     Raises `GraphError` where the graph breaks its contract, and what `lower` and `initialize` raise.
     """
     with collection_paused():
-        model = lower(verify(graph)).to(dtype=dtype or torch.float32)
+        model = lower(verify(run_passes(verify(graph), optimize)), autocast=_autocast(precision, device))
+        model.to(dtype=dtype or torch.float32)
         model.to_empty(device=device)
     initialize(model, seed)
     model.meta["mgcompile"] = {"name": graph.name, "spec": spec_text, "size": list(graph.size)}
+    if optimize is not None:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in model.modules():
+            if isinstance(module, FusedConv2d):
+                module.tune = tune
+    if optimize == "inference":
+        model.eval().requires_grad_(False)
     if torch_compile:
         model.compile()
     return model
+
+
+def _autocast(precision: str, device: torch.device | str) -> tuple[str, torch.dtype] | None:
+    if precision == "fp32":
+        return None
+    if precision != "bf16":
+        raise MgcompileError(f"precision={precision!r}: known are fp32, bf16")
+    return torch.device(device).type, torch.bfloat16

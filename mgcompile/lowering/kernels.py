@@ -19,6 +19,7 @@ __all__ = [
     "TransposedConv",
     "WeightedSum",
     "conv",
+    "conv_pads",
     "crop",
     "target_size",
     "upsample_bilinear",
@@ -44,17 +45,28 @@ def conv(
     A plain `nn.Conv2d` where both sides are equal, else a `PaddedConv2d`. `whole_windows` adds zeros at the bottom and
     right so that the output has ceil(size / stride) cells at every size.
     """
-    (top, bottom), (left, right) = padding
-    if whole_windows:
-        # A convolution drops a last window that is not whole, so that enough zeros for any size are right for each.
-        bottom = dilation * (kernel[0] - 1) - top
-        right = dilation * (kernel[1] - 1) - left
+    pads = conv_pads(kernel, padding, whole_windows=whole_windows, dilation=dilation)
+    (top, bottom), (left, right) = pads
     if (top, left) == (bottom, right):
         return nn.Conv2d(in_channels, channels, kernel, stride, (top, left), dilation, groups, bias)
-    pads = ((top, bottom), (left, right))
     return PaddedConv2d(
         in_channels, channels, kernel, stride=stride, dilation=dilation, groups=groups, bias=bias, pads=pads
     )
+
+
+def conv_pads(
+    kernel: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    *,
+    whole_windows: bool,
+    dilation: int,
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The ((top, bottom), (left, right)) zeros that serve every size; see `conv`."""
+    if not whole_windows:
+        return padding
+    (top, _), (left, _) = padding
+    # A convolution drops a last window that is not whole, so that enough zeros for any size are right for each.
+    return (top, dilation * (kernel[0] - 1) - top), (left, dilation * (kernel[1] - 1) - left)
 
 
 class PaddedConv2d(nn.Conv2d):

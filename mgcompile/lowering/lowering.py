@@ -17,12 +17,15 @@ from mgcompile.lowering import kernels
 __all__ = ["lower"]
 
 
-def lower(graph: Graph) -> fx.GraphModule:
+def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None) -> fx.GraphModule:
     """The model of a graph, on the meta device: an image x of (batch, channels, height, width) -> the outputs.
 
     One output is returned as a tensor, several as a dict of tensors by their names. A set of weights is one submodule,
     called by every node that shares it; `state_dict` keys are the name of its owner and the tensor's. Every torch.fx
     node says in `meta["mgcompile"]` which "node" of the graph it comes from, its "level" and its "layer".
+
+    `autocast` is a type of device and a type of number: convolutions and linear layers then compute in that type there;
+    outputs are single precision again.
 
     Raises `MgcompileError` where a name cannot be a submodule's, or where nodes share weights and differ in options.
     """
@@ -42,11 +45,31 @@ def lower(graph: Graph) -> fx.GraphModule:
                 values[node.name] = node.op.emit(code, args, *types)
             else:
                 modules.add(node, module)
-                values[node.name] = code.call_module(node.weights, args, dict(node.op.call_options(*types)))
+                if node.op.by_reference:
+                    values[node.name] = code.create_node("get_attr", node.weights)
+                else:
+                    values[node.name] = code.call_module(node.weights, *node.op.call(args, *types))
     code.end()
     outputs = {name: values[node] for name, node in graph.outputs.items()}
+    if autocast is not None:
+        code.set_codegen(_AutocastCode(*autocast))
+        outputs = {name: code.call_method("float", (value,)) for name, value in outputs.items()}
     code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))
     return fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
+
+
+class _AutocastCode(fx.graph.CodeGen):
+    """Code whose `forward` runs under autocast."""
+
+    def __init__(self, device: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.device = device
+        self.dtype = dtype
+
+    def gen_fn_def(self, free_vars: list[str], maybe_return_annotation: str, **options: Any) -> str:
+        """The head of the function, decorated."""
+        head: str = super().gen_fn_def(free_vars, maybe_return_annotation, **options)
+        return f'@torch.autocast("{self.device}", {self.dtype})\n{head}'
 
 
 class _Code(fx.Graph):

@@ -4,6 +4,7 @@ from mgcompile.graph.ops.activation import ACTIVATIONS, Activation, Dropout, PRe
 from mgcompile.graph.ops.base import Kind, Op
 from mgcompile.graph.ops.conv import Conv, Linear, TransposedConv
 from mgcompile.graph.ops.fuse import Concat, Maximum, Mean, Product, Sum, WeightedSum
+from mgcompile.graph.ops.fused import ChannelsLast, FusedConv, HalvingPool, Reference
 from mgcompile.graph.ops.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from mgcompile.graph.ops.pool import GlobalPool, Pool
 from mgcompile.graph.ops.registry import find_op, known_ops, register_op
@@ -14,13 +15,16 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "BatchNorm",
+    "ChannelsLast",
     "Concat",
     "Conv",
     "Crop",
     "Dropout",
     "Flatten",
+    "FusedConv",
     "GlobalPool",
     "GroupNorm",
+    "HalvingPool",
     "Input",
     "InstanceNorm",
     "Kind",
@@ -33,6 +37,7 @@ __all__ = [
     "PadChannels",
     "Pool",
     "Product",
+    "Reference",
     "Resize",
     "SliceChannels",
     "Sum",

@@ -55,13 +55,18 @@ class Activation(Op):
         from torch.nn import functional
 
         plain = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+        target = plain.get(self.function) or getattr(functional, self.function)
+        return graph.call_function(target, tuple(args), self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the function in `torch.nn.functional` is told beside its input."""
         options: dict[str, dict[str, Any]] = {
             "leaky_relu": {"negative_slope": self.slope},
             "elu": {"alpha": self.alpha},
             "softmax": {"dim": 1},
         }
-        target = plain.get(self.function) or getattr(functional, self.function)
-        return graph.call_function(target, tuple(args), options.get(self.function, {}))
+        return options.get(self.function, {})
 
     @property
     def label(self) -> str:

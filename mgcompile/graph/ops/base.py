@@ -29,6 +29,7 @@ class Kind(StrEnum):
     FUSE = "fuse"
     SHAPE = "shape"
     CUSTOM = "custom"
+    REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Op:
     kind: ClassVar[Kind]
     uncounted: ClassVar[str] = ""
     """What of its work no figure counts, in words; empty where everything is counted."""
+    by_reference: ClassVar[bool] = False
+    """Whether the value is the module itself, for others to call, rather than what it returns."""
 
     def infer(self, *inputs: Value) -> Value:
         """The output for these inputs. Raises `ShapeError` where they do not fit."""
@@ -67,9 +70,11 @@ class Op:
         """A new module for these inputs, or None where `emit` is the way."""
         return None
 
-    def call_options(self, *inputs: Value) -> Mapping[str, Any]:
-        """What the module is told at each call beside its inputs, so that one module serves several places."""
-        return {}
+    def call(self, args: Sequence[fx.Node], *inputs: Value) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
+        """What the module is given at each call, positional and by name; `args` stand for the inputs. What is said here
+        and not in `module` may differ between the places that one module serves.
+        """
+        return tuple(args), {}
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         """Add the call of a plain function to a torch.fx graph; `args` stand for the inputs."""

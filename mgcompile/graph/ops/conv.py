@@ -13,7 +13,7 @@ from mgcompile.graph.ops.base import Kind, Op, one_grid, one_vector
 from mgcompile.graph.types import Extent, Grid, Shape, Size, Value, Vector, elements
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
 __all__ = ["Conv", "Linear", "TransposedConv"]
 
@@ -141,9 +141,9 @@ class TransposedConv(Op):
             grid.channels, self.channels, self.kernel, stride=self.stride, groups=self.groups, bias=self.bias
         )
 
-    def call_options(self, *inputs: Value) -> Mapping[str, Any]:
+    def call(self, args: Sequence[fx.Node], *inputs: Value) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
         _, like = grid_and_like(self, inputs)
-        return size_options(self.infer(*inputs), like)
+        return tuple(args), size_options(self.infer(*inputs), like)
 
     @property
     def stride(self) -> int:

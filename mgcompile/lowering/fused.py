@@ -1,0 +1,268 @@
+"""The modules and functions of optimised models; in training they compute what the plain ones compute, in few steps.
+
+Grids are (batch, channels, height, width); sizes are in cells. In evaluation on a CPU, convolutions run on weights that
+are packed for the sizes that they see; see `packing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mgcompile.lowering import kernels
+from mgcompile.lowering.packing import Call, Packed, compute_type, pack
+
+__all__ = ["FusedConv2d", "activate", "channels_last", "max_pool_2x2", "spread_kernel"]
+
+KEPT = 16
+"""For how many combinations of input sizes a module keeps packed weights."""
+IN_PLACE = ("relu", "leaky_relu")
+"""Activations whose gradient needs the output alone."""
+
+
+class FusedConv2d(nn.Conv2d):
+    """activation(norm(convolution(concatenated parts)) + addends), with the parameters of an `nn.Conv2d`.
+
+    `padding` and `whole_windows` are those of `kernels.conv`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+        whole_windows: bool = False,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        self.pads = kernels.conv_pads(kernel, padding, whole_windows=whole_windows, dilation=dilation)
+        (top, bottom), (left, right) = self.pads
+        self.even_pads = (top, left) == (bottom, right)
+        super().__init__(
+            in_channels, channels, kernel, stride, (top, left) if self.even_pads else 0, dilation, groups, bias
+        )
+        self.packed: dict[Any, Packed] = {}
+        self.tune = False
+
+    def forward(  # type: ignore[override]
+        self,
+        *parts: torch.Tensor,
+        steps: tuple[int, ...] = (),
+        like: torch.Tensor | None = None,
+        norm: nn.BatchNorm2d | None = None,
+        add: Sequence[torch.Tensor] = (),
+        act: str = "",
+        level: int | None = None,
+        offset: tuple[int, int] = (0, 0),
+        **options: float,
+    ) -> torch.Tensor:
+        """The output of (batch, channels, height, width).
+
+        Args:
+            parts: grids, concatenated in this order; each is first made finer by 2**`steps`.
+            like: gives the fine size where all parts are coarse; see `kernels.target_size` for `level` and `offset`.
+            norm: normalises what the convolution gives.
+            add: grids of the output's shape.
+            act: a function of `torch.nn.functional`, with its `options`.
+        """
+        size = None if like is None else kernels.target_size(like, level, offset)
+        if not _is_recorded() and self._may_pack(parts, norm, add):
+            return self._packed(parts, steps, size, norm, (len(add), act, tuple(options.items()))).run(parts, add)
+        y = self._convolve(parts, steps, size)
+        if norm is not None:
+            y = norm(y)
+        for other in add:
+            y = y + other
+        return activate(y, act, options)
+
+    def _convolve(
+        self, parts: tuple[torch.Tensor, ...], steps: tuple[int, ...], size: tuple[int, int] | None
+    ) -> torch.Tensor:
+        if not any(steps):
+            return self._plain(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
+        if size is None:
+            fine = next(part for part, step in zip(parts, steps, strict=True) if not step)
+            size = fine.shape[2], fine.shape[3]
+        if torch.compiler.is_exporting() or _is_traced() or not _doubles(parts, steps, size):
+            return self._plain(torch.cat([upsample(p, s, size) for p, s in zip(parts, steps, strict=True)], 1))
+        y: torch.Tensor | None = None
+        fine_weights, bias = [], self.bias
+        weights = torch.split(self.weight, [part.shape[1] for part in parts], 1)
+        for part, step, weight in zip(parts, steps, weights, strict=True):
+            if step:
+                term = coarse_conv(part, weight, bias, 2**step)
+                y, bias = (term if y is None else y + term), None
+            else:
+                fine_weights.append(weight)
+        if fine_weights:
+            fine_parts = [part for part, step in zip(parts, steps, strict=True) if not step]
+            x = fine_parts[0] if len(fine_parts) == 1 else torch.cat(fine_parts, 1)
+            weight = fine_weights[0] if len(fine_weights) == 1 else torch.cat(fine_weights, 1)
+            term = F.conv2d(x, weight, None, padding=self.padding)
+            y = term if y is None else y + term
+        assert y is not None
+        return y
+
+    def _plain(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.even_pads:
+            (top, bottom), (left, right) = self.pads
+            x = F.pad(x, (left, right, top, bottom))
+        return super().forward(x)
+
+    def _may_pack(
+        self, parts: Sequence[torch.Tensor], norm: nn.BatchNorm2d | None, add: Sequence[torch.Tensor]
+    ) -> bool:
+        x = parts[0]
+        if self.training or (norm is not None and norm.training) or x.device.type != "cpu" or x.numel() == 0:
+            return False
+        if torch.is_grad_enabled():
+            learned = self.weight.requires_grad or (norm is not None and norm.weight is not None)
+            if (learned and self.weight.requires_grad) or any(each.requires_grad for each in (*parts, *add)):
+                return False
+            if norm is not None and norm.weight is not None and norm.weight.requires_grad:
+                return False
+        return type(x) is torch.Tensor and compute_type(x.dtype) is not None
+
+    def _packed(
+        self,
+        parts: tuple[torch.Tensor, ...],
+        steps: tuple[int, ...],
+        size: tuple[int, int] | None,
+        norm: nn.BatchNorm2d | None,
+        after: tuple[int, str, tuple[tuple[str, float], ...]],
+    ) -> Packed:
+        """What is packed for these sizes; `after` says how many addends and which activation follow."""
+        dtype = compute_type(parts[0].dtype)
+        assert dtype is not None
+        shapes = tuple([part.shape for part in parts])
+        key = (shapes, size, after, id(norm), dtype)
+        state = _state(self, norm)
+        packed = self.packed.get(key)
+        if packed is None or packed.state != state or packed.norm is not norm:
+            if len(self.packed) >= KEPT:
+                self.packed.pop(next(iter(self.packed)))
+            call = Call.of(self, shapes, steps, size, *after, dtype)
+            packed = self.packed[key] = pack(self, call, norm, state, tune=self.tune)
+        return packed
+
+    def train(self, mode: bool = True) -> FusedConv2d:
+        """Training or evaluation mode; either drops what is packed, since nothing tells of changes through `.data`."""
+        self.packed.clear()
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is packed belongs to this module and this machine.
+        return self.__dict__ | {"packed": {}}
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, pads={self.pads}"  # type: ignore[no-untyped-call]
+
+
+def _state(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[int, ...]:
+    """What changes whenever a tensor of the modules is changed, in place or by another."""
+    weight, bias = conv.weight, conv.bias
+    found = [weight.data_ptr(), _version(weight)]
+    if bias is not None:
+        found += [bias.data_ptr(), _version(bias)]
+    if norm is not None:
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            if tensor is not None:
+                found += [tensor.data_ptr(), _version(tensor)]
+    return tuple(found)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    # Tensors that are made in inference mode count no versions, and cannot be changed outside of it.
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _is_traced() -> bool:
+    """Whether `torch.jit.trace` runs, to which sizes are tensors."""
+    return torch._C._get_tracing_state() is not None
+
+
+def _is_recorded() -> bool:
+    """Whether the operations are recorded, to run later and elsewhere, so that they must be plain ones."""
+    return torch.compiler.is_compiling() or _is_traced()
+
+
+def upsample(x: torch.Tensor, steps: int, size: tuple[int, int]) -> torch.Tensor:
+    """Repeats each cell 2**steps x 2**steps and cuts what reaches beyond `size`."""
+    if not steps:
+        return x
+    factor = float(2**steps)
+    output: torch.Tensor = torch.ops.aten.upsample_nearest2d.default(x, size, factor, factor)
+    return output
+
+
+def _doubles(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[int, int]) -> bool:
+    """Whether the fine size is exactly 2**steps times that of each coarse part."""
+    for part, step in zip(parts, steps, strict=True):
+        if step and (part.shape[2] << step != size[0] or part.shape[3] << step != size[1]):
+            return False
+    return True
+
+
+def spread_kernel(weight: torch.Tensor, factor: int) -> torch.Tensor:
+    """The kernel of the transposed convolution that is nearest upsampling by `factor` and then a convolution.
+
+    (out, in, h, w), both odd -> (in, out, h + factor - 1, w + factor - 1): the sums over factor x factor boxes of the
+    kernel, turned around.
+    """
+    out, channels, height, width = weight.shape
+    # Row (a, b) of the turned kernel goes to the f x f places of the wide kernel from (a, b) on.
+    rows, columns = range(height + factor - 1), range(width + factor - 1)
+    sums = torch.tensor(
+        [
+            [float(0 <= y - a < factor and 0 <= x - b < factor) for y in rows for x in columns]
+            for a in range(height)
+            for b in range(width)
+        ],
+        dtype=weight.dtype,
+        device=weight.device,
+    )
+    spread = weight.flip(2, 3).reshape(out * channels, height * width) @ sums
+    return spread.view(out, channels, height + factor - 1, width + factor - 1).transpose(0, 1)
+
+
+def coarse_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, factor: int) -> torch.Tensor:
+    """A convolution, odd and of the same size, of x upsampled (nearest) by `factor`, computed on the coarse grid."""
+    height, width = weight.shape[2:]
+    if height == width == 1:
+        return F.interpolate(F.conv2d(x, weight, bias), scale_factor=float(factor))
+    padding = ((height - 1) // 2, (width - 1) // 2)
+    return F.conv_transpose2d(x, spread_kernel(weight, factor), bias, factor, padding)
+
+
+def activate(x: torch.Tensor, act: str, options: dict[str, float]) -> torch.Tensor:
+    """An activation of `torch.nn.functional`; in place where the gradient does not need the input. x must be fresh."""
+    if not act:
+        return x
+    function = getattr(F, act)
+    if act in IN_PLACE:
+        output: torch.Tensor = function(x, inplace=True, **options)
+        return output
+    output = function(x, **options)
+    return output
+
+
+def max_pool_2x2(x: torch.Tensor) -> torch.Tensor:
+    """The maximum over 2x2 windows, a window that reaches over the border sees the cells that exist."""
+    even = not _is_traced() and not (x.shape[2] % 2 or x.shape[3] % 2)
+    if _is_recorded() or not even or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+        return F.max_pool2d(x, 2, ceil_mode=True)
+    rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    return torch.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """x with the channels of each cell side by side in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
