@@ -68,22 +68,26 @@ def audit(
     size: int | tuple[int, int] | None = None,
     params: Mapping[str, Any] | None = None,
     bytes_per_element: int = 4,
+    optimize: Literal["training", "inference"] | None = None,
 ) -> Audit:
     """What a network costs: exact parameters, MACs, FLOPs and activation bytes of one sample, from the graph alone.
 
-    `size` is the input's (height, width), or its side; the spec's nominal size where it is not said. Raises
-    `SpecError`, and `ShapeError` where a grid vanishes at this size.
+    `size` is the input's (height, width), or its side; the spec's nominal size where it is not said. With `optimize`
+    the figures are those of the model that `compile` optimises so. Raises `SpecError`, `ShapeError` where a grid
+    vanishes at this size, and `MgcompileError` for an `optimize` that is unknown.
 
     >>> import mgcompile
     >>> mgcompile.audit("cifar100/vgg-6").macs
     67880960
     """
     from mgcompile.analysis import audit_graph
+    from mgcompile.passes import optimize as run_passes
 
     pair = (size, size) if isinstance(size, int) else size
     if pair is not None and (len(pair) != 2 or min(pair) < 1):
         raise ShapeError(f"a size is a positive height and width, not {pair}")
-    return audit_graph(load(source, params=params).graph, pair, bytes_per_element=bytes_per_element)
+    graph = run_passes(load(source, params=params).graph, optimize)
+    return audit_graph(graph, pair, bytes_per_element=bytes_per_element)
 
 
 def draw(
@@ -94,18 +98,21 @@ def draw(
     fold: bool = True,
     detail: str = "layer",
     params: Mapping[str, Any] | None = None,
+    optimize: Literal["training", "inference"] | None = None,
 ) -> bytes:
     """The grid topology as a picture, rows levels and columns depth: SVG, PNG, PDF or DOT.
 
     With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold`
-    draws repeats once, with xN. `detail` is `layer`, a cell for each grid computed, or `op`, for every operation.
-    Raises `SpecError`, and `MgcompileError` for a format that is unknown or that nothing installed can draw.
+    draws repeats once, with xN. `detail` is `layer`, a cell for each grid computed, or `op`, for every operation. With
+    `optimize` the picture shows the model that `compile` optimises so. Raises `SpecError`, and `MgcompileError` for an
+    `optimize` or a format that is unknown, or a format that nothing installed can draw.
     """
     from mgcompile.analysis import audit_graph
     from mgcompile.analysis.tables import human
     from mgcompile.drawing import draw_graph
+    from mgcompile.passes import optimize as run_passes
 
-    graph = load(source, params=params).graph
+    graph = run_passes(load(source, params=params).graph, optimize)
     figures = audit_graph(graph)
     height, width = graph.size
     subtitle = f"{human(figures.params)} parameters, {human(figures.macs)} MACs at {height}x{width}"

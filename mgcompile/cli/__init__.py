@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import click
 
+from mgcompile.cli.bench import bench_
 from mgcompile.cli.console import Commands
 from mgcompile.cli.figures import audit, list_, tables
 from mgcompile.cli.files import compile_, draw, schema
 from mgcompile.cli.specs import check, show
+from mgcompile.cli.tuning import tune
 
 __all__ = ["main"]
 
@@ -34,5 +36,5 @@ def main() -> None:
     """Multi-scale networks from declarative specs: check, cost, drawing, PyTorch model."""
 
 
-for command in (check, show, audit, draw, compile_, tables, list_, schema):
+for command in (check, show, audit, draw, compile_, tables, list_, schema, bench_, tune):
     main.add_command(command)

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAILED",
+    "OPTIMIZE",
+    "TABLE_FORMATS",
     "Commands",
     "Worst",
+    "batch_option",
     "command",
     "format_option",
     "many_specs",
     "one_spec",
+    "optimize_option",
     "output_file",
     "output_option",
     "page",
@@ -44,6 +48,8 @@ __all__ = [
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 WIDTH, NARROWEST, WIDEST = 120, 40, 1000
+LARGEST_BATCH = 65536
+OPTIMIZE = ("inference", "training")
 TABLE_FORMATS = ("table", "json", "csv", "markdown")
 TABLE_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
 
@@ -179,6 +185,15 @@ def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
     return int(match[1]), int(match[2] or match[1])
 
 
+def _batches(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...]:
+    words = [part.strip() for part in text.split(",")]
+    for word in words:
+        if not re.fullmatch(r"\d{1,7}", word, re.ASCII) or not 1 <= int(word) <= LARGEST_BATCH:
+            found = f"{word!r} is no batch size; expected numbers from 1 to {LARGEST_BATCH}, such as 1,8"
+            raise click.BadParameter(found, ctx, param)
+    return tuple(dict.fromkeys(map(int, words)))
+
+
 def _params(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
     if not texts:
         return {}
@@ -213,6 +228,10 @@ set_option = click.option(
     help="Set a param of the spec. Repeatable.",
 )
 size_option = click.option("--size", metavar="HxW", callback=_size, help="Input size in place of the nominal one.")
+batch_option = click.option(
+    "--batch", "batches", default="1", metavar="N,...", callback=_batches, help="Batch sizes. Default: 1."
+)
+optimize_option = click.option("--optimize", type=click.Choice(OPTIMIZE), help="The model that is optimised so.")
 format_option = click.option(
     "--format", type=click.Choice(TABLE_FORMATS), help="Default: what the suffix of -o says, else table."
 )

@@ -15,6 +15,7 @@ from mgcompile.cli.console import (
     command,
     format_option,
     many_specs,
+    optimize_option,
     output_option,
     page,
     put,
@@ -38,12 +39,14 @@ __all__ = ["audit", "list_", "tables"]
     "audit cifar100/mg-6 cifar100/vgg-6 --size 64x48",
     "audit network.yaml --verify",
     "audit network.yaml --by layer --depth 2 -o audit.csv",
+    "audit imagenet/r-mg-34 --optimize inference --by op",
 )
 @many_specs
 @set_option
 @size_option
 @click.option("--by", type=click.Choice(["layer", "level", "op"]), help="Also the sums by layer, level or operation.")
 @click.option("--depth", type=click.IntRange(1), help="With --by layer: how deep into groups and repeats; 1 is not.")
+@optimize_option
 @format_option
 @click.option("--verify", is_flag=True, help="Compare with PyTorch's and fvcore's counts; status 1 where they differ.")
 @output_option
@@ -54,6 +57,7 @@ def audit(
     size: tuple[int, int] | None,
     by: Any,
     depth: int | None,
+    optimize: Any,
     format: str | None,
     verify: bool,
     output: str | None,
@@ -65,16 +69,19 @@ def audit(
     fvcore, operation by operation; with --by, and in JSON, every operation is listed.
     """
     from mgcompile.analysis import audit_graph
+    from mgcompile.passes import optimize as run_passes
 
     format = table_format(format, output)
     if depth is not None and by != "layer":
         raise click.UsageError("--depth goes with --by layer")
     if verify and format == "csv":
         raise click.UsageError("--verify has no CSV; use table, json or markdown")
+    if verify and optimize:
+        raise click.UsageError("--verify is for the network as it is written; leave --optimize away")
     worst, audits, checked = Worst(), [], []
     for name in specs:
         with worst.report(name):
-            graph = read(name, params).graph
+            graph = run_passes(read(name, params).graph, optimize)
             audits.append(audit_graph(graph, size))
             if verify:
                 checked.append(_reconciled(audits[-1], graph))

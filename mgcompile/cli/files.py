@@ -15,6 +15,7 @@ from mgcompile.cli.console import (
     command,
     many_specs,
     one_spec,
+    optimize_option,
     output_file,
     output_option,
     put,
@@ -39,6 +40,7 @@ DRAWING_FORMATS = ("svg", "png", "pdf", "dot")
     "draw imagenet/r-mg-34 -o r-mg-34.svg",
     "draw network.yaml --detail op --no-fold -o network.pdf",
     "draw cifar100/mg-6 cifar100/mg-11 -o 'drawings/{name}.png'",
+    "draw mnist-seg/u-mg-11 --optimize inference -o u-mg-11.svg",
 )
 @many_specs
 @set_option
@@ -50,6 +52,7 @@ DRAWING_FORMATS = ("svg", "png", "pdf", "dot")
     show_default=True,
     help="A cell for each grid that is computed, or for each operation.",
 )
+@optimize_option
 @click.option("--format", type=click.Choice(DRAWING_FORMATS), help="Default: what the suffix of -o says, else svg.")
 @click.option(
     "-o", "--output", metavar="FILE", help="A file, or for several specs a folder or a pattern with {name} in it."
@@ -60,6 +63,7 @@ def draw(
     params: dict[str, Any],
     no_fold: bool,
     detail: str,
+    optimize: Any,
     format: str | None,
     output: str | None,
 ) -> None:
@@ -73,7 +77,7 @@ def draw(
     worst = Worst()
     for name, (path, chosen) in zip(specs, targets, strict=True):
         with worst.report(name):
-            data = api.draw(read(name, params), format=chosen, fold=not no_fold, detail=detail)
+            data = api.draw(read(name, params), format=chosen, fold=not no_fold, detail=detail, optimize=optimize)
             if path is None:
                 click.echo(data, nl=False)
             else:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgcompile.cli.console import Worst, command, many_specs, one_spec, output_option, put, read, set_option
+from mgcompile.cli.console import (
+    OPTIMIZE,
+    TABLE_FORMATS,
+    Worst,
+    command,
+    many_specs,
+    one_spec,
+    output_option,
+    page,
+    put,
+    read,
+    set_option,
+    size_option,
+    table_format,
+)
 
 if TYPE_CHECKING:
     from mgcompile.graph import Graph
 
 __all__ = ["check", "show"]
+
+SPEC_FORMATS = ("yaml", "json", "graph")
 
 
 @command("check", "check network.yaml", "check imagenet/r-mg-34 cifar100/r-pmg-30", "check family.yaml --set n=3")
@@ -34,23 +51,86 @@ def check(specs: tuple[str, ...], params: dict[str, Any]) -> None:
     worst.exit()
 
 
-@command("show", "show cifar100/r-pmg-30", "show network.yaml --expand", "show network.yaml --format graph")
+@command(
+    "show",
+    "show cifar100/r-pmg-30",
+    "show network.yaml --expand",
+    "show network.yaml --format graph",
+    "show imagenet/r-mg-34 --passes",
+    "show network.yaml --passes training --size 64 -o passes.csv",
+)
 @one_spec
 @set_option
 @click.option("--expand", is_flag=True, help="The canonical form: primitive layers, nothing left to work out.")
-@click.option("--format", type=click.Choice(["yaml", "json", "graph"]), default="yaml", show_default=True)
+@click.option(
+    "--passes",
+    "mode",
+    type=click.Choice(OPTIMIZE),
+    is_flag=False,
+    flag_value="inference",
+    help="What each pass of an optimised model does to the graph: nodes, MACs, activation bytes.",
+)
+@size_option
+@click.option(
+    "--format",
+    type=click.Choice(list(dict.fromkeys((*SPEC_FORMATS, *TABLE_FORMATS)))),
+    help="yaml, json or graph, default yaml. With --passes: table, json, csv or markdown; default: what the suffix of "
+    "-o says, else table.",
+)
 @output_option
-def show(spec: str, params: dict[str, Any], expand: bool, format: str, output: str | None) -> None:
-    """Print a SPEC as mgcompile reads it, or its graph.
+def show(
+    *,
+    spec: str,
+    params: dict[str, Any],
+    expand: bool,
+    mode: str | None,
+    size: tuple[int, int] | None,
+    format: str | None,
+    output: str | None,
+) -> None:
+    """Print a SPEC as mgcompile reads it, or its graph, or what passes do to it.
 
     What it extends is merged in, and params are set.
     """
-    found = read(spec, params).expand() if expand else read(spec, params)
+    _refuse_options(mode, expand=expand, size=size, format=format)
+    found = read(spec, params)
+    if mode is not None:
+        put(_passes_text(found.graph, mode, size, table_format(format, output), page(output)), output)
+        return
+    found = found.expand() if expand else found
     if format == "graph":
         put(_graph_text(found.graph), output)
     else:
         as_json = format == "json"
         put(json.dumps(found.data, indent=2, ensure_ascii=False) + "\n" if as_json else found.to_yaml(), output)
+
+
+def _refuse_options(mode: str | None, *, expand: bool, size: tuple[int, int] | None, format: str | None) -> None:
+    if mode is None:
+        if size is not None:
+            raise click.UsageError("--size goes with --passes")
+        if format not in (None, *SPEC_FORMATS):
+            raise click.UsageError(f"--format {format} goes with --passes; expected one of {', '.join(SPEC_FORMATS)}")
+        return
+    if expand:
+        raise click.UsageError("--expand prints a spec, --passes figures of its graph; choose one")
+    if format not in (None, *TABLE_FORMATS):
+        raise click.UsageError(f"--passes has no {format}; expected one of {', '.join(TABLE_FORMATS)}")
+
+
+def _passes_text(graph: Graph, mode: str, size: tuple[int, int] | None, format: str, look: Mapping[str, Any]) -> str:
+    from mgcompile.analysis import rewriting_report as report
+    from mgcompile.passes.pipelines import steps
+
+    found = report.rewriting(steps(graph, mode), mode, size)
+    match format:
+        case "json":
+            return report.as_json(found)
+        case "csv":
+            return report.as_csv(found)
+        case "markdown":
+            return report.as_markdown(found)
+    return report.as_table(found, **look)
 
 
 def _graph_text(graph: Graph) -> str:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from mgcompile.drawing.additions import addition_layer, additions_apart
 from mgcompile.drawing.draft import Draft, Piece, Wire
+from mgcompile.drawing.exchanges import EXCHANGE_PART
 from mgcompile.graph import Graph, Node, Shape, Size
-from mgcompile.graph.ops import Concat, Crop, Kind
+from mgcompile.graph.ops import ChannelsLast, Concat, Crop, FusedConv, Kind
 
 __all__ = ["contract"]
 
 WIRES = 64
 """What brings more pieces together than this is drawn as a junction, so that the number of wires stays linear."""
 
-# The parts of an exchange that are layers themselves: the body of an edge between two levels, the fusion at a level.
-EXCHANGE_PART = re.compile(r"(?P<exchange>.+?)\.level-?\d+\.(from-?\d+\.|fuse$)")
-
 ALWAYS_CELLS = {Kind.INPUT, Kind.CONV, Kind.LINEAR, Kind.CUSTOM}
 SYMBOLS = {"sum": "+", "weighted sum": "+", "mean": "+", "product": "×", "maximum": "max", "concat": "C"}
 
 
 def contract(graph: Graph, *, every_node: bool = False) -> Draft:
-    """The pieces of a graph and their wires; with `every_node` each node is a piece."""
-    return _Contraction(graph, every_node).draft()
+    """The pieces of a graph and their wires; with `every_node` each node that computes is a piece.
+
+    Else what a convolution adds as part of its work is drawn as the sum that it is. References to tensors and layouts
+    in memory compute nothing: they are never drawn.
+    """
+    if every_node:
+        return _Contraction(graph, every_node).draft()
+    draft = _Contraction(additions_apart(graph), every_node).draft()
+    draft.pieces = [_of_graph(piece, graph) for piece in draft.pieces]
+    return draft
+
+
+def _of_graph(piece: Piece, graph: Graph) -> Piece:
+    """A piece that names nodes of the graph, where it is more than the convolution out of such a node."""
+    nodes = tuple(name for name in piece.nodes if name in graph.nodes)
+    if not nodes or nodes == piece.nodes:
+        return piece
+    return replace(piece, nodes=nodes, label=graph[nodes[0]].op.label)
 
 
 class _Contraction:
@@ -56,7 +70,7 @@ class _Contraction:
 
     def _visit(self, node: Node) -> None:
         is_fusion = node.op.kind is Kind.FUSE and len(operands(node)) > 1
-        if self.every_node or self._is_cell(node):
+        if (self.every_node and _computes(node)) or self._is_cell(node):
             self._add_piece(node)
         elif is_fusion and not isinstance(node.op, Concat):
             self._combine(node)
@@ -107,7 +121,13 @@ class _Contraction:
         self.depths.append(0)
         # Only outside an exchange is what a sum adds a shortcut; there, it is a grid like the others.
         adds = kind is Kind.FUSE and not exchange and not isinstance(node.op, Concat)
-        self._connect(len(self.pieces) - 1, operands(node), _group(node) if adds else None)
+        if isinstance(node.op, FusedConv) and node.op.addends:
+            self._connect(len(self.pieces) - 1, operands(node)[: -node.op.addends], None)
+            self._connect(
+                len(self.pieces) - 1, node.inputs[-node.op.addends :], _group(addition_layer(self.graph, node))
+            )
+            return
+        self._connect(len(self.pieces) - 1, operands(node), _group(node.layer) if adds else None)
 
     def _connect(self, piece: int, sources: Iterable[str], sum_in: str | None) -> None:
         wires = self.reads[piece]
@@ -124,7 +144,7 @@ class _Contraction:
             piece = self.owner[host]
             rest = list(operands(node))
             rest.remove(host)
-            self._connect(piece, rest, _group(node))
+            self._connect(piece, rest, _group(node.layer))
             self._extend(node, piece)
         elif self._exchange(node) and self._fits(node) and not self._is_nested(node):
             self._pass_on(node)
@@ -174,14 +194,21 @@ class _Contraction:
 
 
 def operands(node: Node) -> Sequence[str]:
-    """The inputs whose values a node reads; the size reference of a resampling is none."""
+    """The inputs whose values a node reads; the size reference of a resampling is none, nor are tensors."""
+    if isinstance(node.op, FusedConv):
+        parts = len(node.op.steps)
+        return node.inputs[:parts] + node.inputs[parts + node.op.like + node.op.norm :]
     if node.op.kind is Kind.UP or isinstance(node.op, Crop):
         return node.inputs[:1]
     return node.inputs
 
 
-def _group(node: Node) -> str:
-    return node.layer.rpartition(".")[0]
+def _computes(node: Node) -> bool:
+    return node.op.kind is not Kind.REFERENCE and not isinstance(node.op, ChannelsLast)
+
+
+def _group(layer: str) -> str:
+    return layer.rpartition(".")[0]
 
 
 def _size(shape: Shape) -> Size | None:

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from mgcompile.errors import MgcompileError
 from mgcompile.lowering import kernels
+from mgcompile.lowering.fused import FusedConv2d
 
 __all__ = ["to_source"]
 
@@ -57,6 +58,8 @@ def to_source(model: fx.GraphModule) -> str:
 
     Raises `MgcompileError` where the model calls a module or function that comes neither from torch nor from mgcompile.
     """
+    if any(isinstance(module, FusedConv2d) for module in model.modules()):
+        raise MgcompileError("an optimised model has no source of its own: compile it without `optimize`")
     code = model.graph.python_code("self")
     forward, needed, constants = _rename(code.src, code.globals, {node.name for node in model.graph.nodes})
     modules = dict(_modules(model))

@@ -20,6 +20,8 @@ __all__ = ["FusedConv2d", "activate", "channels_last", "max_pool_2x2", "spread_k
 
 KEPT = 16
 """For how many combinations of input sizes a module keeps packed weights."""
+WORTH_CELLS = 768
+"""With so many cells of a batch, the wide kernel of a transposed convolution pays for making it at each call."""
 IN_PLACE = ("relu", "leaky_relu")
 """Activations whose gradient needs the output alone."""
 
@@ -80,7 +82,7 @@ class FusedConv2d(nn.Conv2d):
         if norm is not None:
             y = norm(y)
         for other in add:
-            y = y + other
+            y = y.add_(other)  # fresh, and neither convolution nor norm needs its output for the gradient
         return activate(y, act, options)
 
     def _convolve(
@@ -91,7 +93,7 @@ class FusedConv2d(nn.Conv2d):
         if size is None:
             fine = next(part for part, step in zip(parts, steps, strict=True) if not step)
             size = fine.shape[2], fine.shape[3]
-        if torch.compiler.is_exporting() or _is_traced() or not _doubles(parts, steps, size):
+        if not _rewrites(parts, steps, size):
             return self._plain(torch.cat([upsample(p, s, size) for p, s in zip(parts, steps, strict=True)], 1))
         y: torch.Tensor | None = None
         fine_weights, bias = [], self.bias
@@ -99,7 +101,7 @@ class FusedConv2d(nn.Conv2d):
         for part, step, weight in zip(parts, steps, weights, strict=True):
             if step:
                 term = coarse_conv(part, weight, bias, 2**step)
-                y, bias = (term if y is None else y + term), None
+                y, bias = (term if y is None else y.add_(term)), None
             else:
                 fine_weights.append(weight)
         if fine_weights:
@@ -107,7 +109,7 @@ class FusedConv2d(nn.Conv2d):
             x = fine_parts[0] if len(fine_parts) == 1 else torch.cat(fine_parts, 1)
             weight = fine_weights[0] if len(fine_weights) == 1 else torch.cat(fine_weights, 1)
             term = F.conv2d(x, weight, None, padding=self.padding)
-            y = term if y is None else y + term
+            y = term if y is None else y.add_(term)
         assert y is not None
         return y
 
@@ -203,6 +205,15 @@ def upsample(x: torch.Tensor, steps: int, size: tuple[int, int]) -> torch.Tensor
     return output
 
 
+def _rewrites(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[int, int]) -> bool:
+    """Whether coarse parts are convolved where they are. What is exported for all sizes upsamples, as it is written."""
+    if _is_traced() or torch.compiler.is_exporting():
+        return False
+    if not torch.compiler.is_compiling() and parts[0].shape[0] * size[0] * size[1] < WORTH_CELLS:
+        return False
+    return _doubles(parts, steps, size)
+
+
 def _doubles(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[int, int]) -> bool:
     """Whether the fine size is exactly 2**steps times that of each coarse part."""
     for part, step in zip(parts, steps, strict=True):
@@ -256,8 +267,13 @@ def activate(x: torch.Tensor, act: str, options: dict[str, float]) -> torch.Tens
 
 def max_pool_2x2(x: torch.Tensor) -> torch.Tensor:
     """The maximum over 2x2 windows, a window that reaches over the border sees the cells that exist."""
-    even = not _is_traced() and not (x.shape[2] % 2 or x.shape[3] % 2)
-    if _is_recorded() or not even or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+    if (
+        _is_recorded()  # before anything looks at the size
+        or x.shape[2] % 2
+        or x.shape[3] % 2
+        or x.device.type != "cpu"
+        or (torch.is_grad_enabled() and x.requires_grad)
+    ):
         return F.max_pool2d(x, 2, ceil_mode=True)
     rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
     return torch.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])

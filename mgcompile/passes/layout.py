@@ -17,6 +17,8 @@ def channels_last(graph: Graph) -> Graph:
     Exact: only the layout changes. Dropout draws in the order of memory, so one seed gives other, equally random masks.
     """
     image = graph.input
+    if all(isinstance(node.op, ChannelsLast) for node in graph if image.name in node.inputs):
+        return graph
     node = Node(f"{image.name}.channels_last", ChannelsLast(), (image.name,), 0, image.layer, "")
     node = replace(node, weights=node.name)
     nodes: list[Node] = []

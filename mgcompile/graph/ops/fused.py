@@ -60,7 +60,8 @@ class FusedConv(Op):
 
     The inputs are, in this order: the parts, each of which is first upsampled (nearest) by 2**steps; where `like`, a
     grid that gives the fine size; where `norm`, a `Reference` to a batch norm; the addends. MACs are those that are
-    executed: a part upsampled by f > 1 counts as a transposed convolution of kernel k + f - 1 on its own grid.
+    executed: where the fine size is f times the coarse one, a part counts as a transposed convolution of kernel
+    k + f - 1 on its own grid.
     """
 
     conv: Conv
@@ -84,9 +85,11 @@ class FusedConv(Op):
 
     def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
         positions, taps = prod(output[1:]), prod(self.conv.kernel)
+        parts = list(zip(inputs, self.steps, strict=False))
+        exact = all((part[1] << steps, part[2] << steps) == output[1:] for part, steps in parts if steps)
         total = 0
-        for part, steps in zip(inputs, self.steps, strict=False):
-            if steps:
+        for part, steps in parts:
+            if steps and exact:
                 spread = 2**steps - 1
                 coarse = prod(size + spread for size in self.conv.kernel) if taps > 1 else 1
                 total += elements(part) * coarse

@@ -1,0 +1,212 @@
+"""The command that chooses by timing: tune."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgcompile.cli.console import (
+    Worst,
+    batch_option,
+    command,
+    format_option,
+    many_specs,
+    output_option,
+    page,
+    put,
+    read,
+    say,
+    set_option,
+    size_option,
+    table_format,
+)
+from mgcompile.errors import MgcompileError
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from mgcompile.spec import Spec
+
+__all__ = ["tune"]
+
+WAYS = ("whole", "split", "dense")
+WAY_NOTES = (
+    "whole: one convolution; coarse parts are upsampled and concatenated before it",
+    "split: coarse parts are read where they are, by transposed convolutions",
+    "dense: one matrix product of all cells with all cells",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """In which way the convolutions of a network run, for one batch size."""
+
+    network: str
+    height: int
+    width: int
+    batch: int
+    precision: str
+    convolutions: int
+    whole: int
+    split: int
+    dense: int
+
+
+@command(
+    "tune",
+    "tune imagenet/r-mg-34 --batch 1,8",
+    "tune network.yaml --size 64x48 --precision bf16 --threads 2",
+    "tune cifar100/mg-6 cifar100/r-mg-12 --forget",
+)
+@many_specs
+@set_option
+@size_option
+@batch_option
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of PyTorch. Default: as many as it takes.")
+@click.option("--forget", is_flag=True, help="First drop all choices that are kept for this machine.")
+@format_option
+@output_option
+def tune(
+    *,
+    specs: tuple[str, ...],
+    params: dict[str, Any],
+    size: tuple[int, int] | None,
+    batches: tuple[int, ...],
+    precision: Any,
+    threads: int | None,
+    forget: bool,
+    format: str | None,
+    output: str | None,
+) -> None:
+    """Choose by timing how each convolution of each SPEC runs here.
+
+    In the model optimised for inference, on the CPU, once for each batch size. The choices are kept on disk, for this
+    processor, number of threads and version of PyTorch; whoever compiles with tune=True takes them from there.
+    """
+    worst, networks = Worst(), []
+    for name in specs:
+        with worst.report(name):
+            spec = read(name, params)
+            spec.graph.shapes(size)  # a size that is too small
+            networks.append((name, spec))
+    if networks:
+        from mgcompile.lowering import tuning
+
+        with _threads(threads), _progress() as progress:
+            kept = tuning.cache_file()
+            if forget:
+                kept.unlink(missing_ok=True)
+                tuning.forget()
+            rows: list[_Row] = []
+            for name, spec in networks:
+                with worst.report(name):
+                    rows += _tuned(spec, size or spec.graph.size, batches, precision, progress)
+            place = {"machine": tuning.machine(), "file": str(kept) if kept.is_file() else None}
+        if rows:
+            put(_text(rows, place, table_format(format, output), page(output)), output)
+    worst.exit()
+
+
+Progress = Callable[[int, int, str], None]
+"""Told how many convolutions of how many are done, and where."""
+
+
+def _tuned(
+    spec: Spec, size: tuple[int, int], batches: Sequence[int], precision: Any, progress: Progress
+) -> Iterator[_Row]:
+    """Run a network once for each batch size, and see which ways its convolutions took."""
+    import torch
+
+    from mgcompile import api
+    from mgcompile.lowering.fused import FusedConv2d
+
+    model = api.compile(spec, seed=0, optimize="inference", precision=precision, tune=True)
+    modules = [module for module in model.modules() if isinstance(module, FusedConv2d)]
+    shape = spec.graph.shapes(size)[spec.graph.input.name]
+    calls = sum(isinstance(model.get_submodule(str(node.target)), FusedConv2d) for node in _module_calls(model))
+    for batch in batches:
+        done = 0
+        what = f"{spec.graph.name}, batch {batch}"
+        progress(done, calls, what)
+
+        def count(*_: object, what: str = what) -> None:
+            nonlocal done
+            done += 1
+            progress(done, calls, what)
+
+        hooks = [module.register_forward_hook(count) for module in modules]
+        for module in modules:
+            module.packed.clear()
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(batch, *shape))
+        except (RuntimeError, MemoryError) as error:  # a batch that does not fit into memory
+            raise MgcompileError(f"batch {batch}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        ways = Counter(packed.way for module in modules for packed in module.packed.values())
+        yield _Row(spec.graph.name, *size, batch, precision, calls, *(ways[way] for way in WAYS))
+
+
+def _module_calls(model: fx.GraphModule) -> Iterator[fx.Node]:
+    return (node for node in model.graph.nodes if node.op == "call_module")
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """So many threads of PyTorch, if a number is given, and then as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """How far it is, on standard error: a bar on a terminal, elsewhere a line for each batch size."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda done, total, what: None if done else say(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    # Drawn between convolutions alone: a thread that draws would take time from what is measured.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=None)
+
+        def step(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what, refresh=True)
+
+        yield step
+
+
+def _text(rows: Sequence[_Row], place: Mapping[str, str | None], format: str, look: Mapping[str, Any]) -> str:
+    from mgcompile.analysis.tables import Sheet, as_csv, as_json, as_markdown, as_text, size_text
+
+    if format == "csv":
+        return as_csv(_Row.__slots__, [[getattr(row, name) for name in _Row.__slots__] for row in rows])
+    if format == "json":
+        return as_json({**place, "networks": [asdict(row) for row in rows]})
+    cells = [
+        (row.network, size_text((row.height, row.width)), row.batch, row.convolutions, row.whole, row.split, row.dense)
+        for row in rows
+    ]
+    heads = ("network", "input", "batch", "convolutions", *WAYS)
+    where = f"kept in {place['file']}" if place["file"] else "no choice was to be made, or it could not be kept"
+    notes = (*WAY_NOTES, f"{rows[0].precision} on {place['machine']}", where)
+    sheet = Sheet("", heads, tuple(cells), notes=notes, left=frozenset({"network"}))
+    return as_markdown([sheet]) if format == "markdown" else as_text([sheet], **look)
