@@ -1,4 +1,4 @@
-"""How checking, auditing, drawing and compiling grow with the number of layers.
+"""How checking, auditing, the passes, drawing and compiling grow with the number of layers.
 
     python benchmarks/scale.py                      # 1,000 and 10,000 layers, two kinds of network
     python benchmarks/scale.py --layers 500 2000 --runs 5
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mgcompile
+from mgcompile.passes import optimize
 
 NETWORKS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     # One grid; each layer is a convolution with batch norm and ReLU, written out.
@@ -47,6 +48,8 @@ def once(kind: str, layers: int, steps: list[str]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     seconds["check"], checked = timed(lambda: mgcompile.load(data))
     seconds["audit"], _ = timed(lambda: mgcompile.audit(checked))
+    if "passes" in steps:
+        seconds["passes"], _ = timed(lambda: optimize(checked.graph, "inference"))
     if "draw" in steps:
         seconds["draw"], _ = timed(lambda: mgcompile.draw(checked))
     if "compile" in steps:
@@ -60,7 +63,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--steps", nargs="*", choices=["draw", "compile"], default=["draw", "compile"])
+    steps = ["passes", "draw", "compile"]
+    parser.add_argument("--steps", nargs="*", choices=steps, default=steps)
     options = parser.parse_args()
     once("conv", 10, options.steps)  # imports and first calls are not what is measured here
     for kind in options.kinds:

@@ -127,10 +127,17 @@ def save(model: fx.GraphModule, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(
-    path: str | os.PathLike[str], *, device: str | torch.device = "cpu", torch_compile: bool = False
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    torch_compile: bool = False,
+    optimize: Literal["training", "inference"] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    tune: bool = False,
 ) -> fx.GraphModule:
     """The model that `save` wrote: rebuilt from the spec in the file, with the weights of the file.
 
+    The form may be another than the one that was saved: see `compile` for `optimize`, `precision` and `tune`.
     Raises `MgcompileError` where the file is no such checkpoint or its tensors do not fit its spec.
     """
     from mgcompile.errors import MgcompileError
@@ -142,6 +149,13 @@ def load_model(
         raise MgcompileError(
             f"{os.fspath(path)} holds weights and no spec; compile the spec and load the weights into it"
         )
-    model = compile(parse_spec(text, os.fspath(path)), device=device, torch_compile=torch_compile)
+    model = compile(
+        parse_spec(text, os.fspath(path)),
+        device=device,
+        torch_compile=torch_compile,
+        optimize=optimize,
+        precision=precision,
+        tune=tune,
+    )
     checkpoints.load_weights(model, tensors)
     return model

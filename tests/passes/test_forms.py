@@ -44,6 +44,7 @@ def test_copies_and_checkpoints(form: dict[str, Any], tmp_path: Path) -> None:
         assert close(copy.deepcopy(ours)(image), right, form)
         mgcompile.save(ours, tmp_path / "w.safetensors")
         assert close(mgcompile.load_model(tmp_path / "w.safetensors").eval()(image), right, form)
+        assert close(mgcompile.load_model(tmp_path / "w.safetensors", **form).eval()(image), right, form)
 
 
 @each_form

@@ -160,6 +160,11 @@ class FusedConv(Op):
         return iter(inputs[first:])
 
     @property
+    def uncounted(self) -> str:  # type: ignore[override]
+        """Work on weights alone, which every part that is read on a coarse grid needs."""
+        return "making the kernel of a sub-pixel convolution, at each training step" if any(self.steps) else ""
+
+    @property
     def label(self) -> str:
         parts = [self.conv.label] + ["sub-pixel"] * any(self.steps) + ["norm"] * self.norm
         return " + ".join(parts + ["add"] * self.addends + ([self.act.label] if self.act else []))
