@@ -6,6 +6,7 @@ are packed for the sizes that they see; see `packing`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgcompile.lowering import kernels
-from mgcompile.lowering.packing import Call, Packed, compute_type, pack
+from mgcompile.lowering.packing import Call, Packed, channels_last, compute_type, pack
 
 __all__ = ["FusedConv2d", "activate", "channels_last", "max_pool_2x2", "spread_kernel"]
 
@@ -24,6 +25,10 @@ WORTH_CELLS = 768
 """With so many cells of a batch, the wide kernel of a transposed convolution pays for making it at each call."""
 IN_PLACE = ("relu", "leaky_relu")
 """Activations whose gradient needs the output alone."""
+
+
+_packing = threading.Lock()
+"""One thread packs at a time; those that run need no lock."""
 
 
 class FusedConv2d(nn.Conv2d):
@@ -75,9 +80,24 @@ class FusedConv2d(nn.Conv2d):
             add: grids of the output's shape.
             act: a function of `torch.nn.functional`, with its `options`.
         """
+        if not (self.training or _is_recorded()) and self._may_pack(parts, norm, add):
+            # Everything that the packed form depends on but the tensors, which it watches itself.
+            key = (
+                tuple([part.shape for part in parts]),
+                None if like is None else like.shape,
+                len(add),
+                id(norm),
+                compute_type(parts[0].dtype),
+                act,
+                steps,
+                *options.values(),
+            )
+            packed = self.packed.get(key)
+            if packed is None or not packed.holds():
+                size = None if like is None else kernels.target_size(like, level, offset)
+                packed = self._pack(key, parts, steps, size, norm, (len(add), act, tuple(options.items())))
+            return packed.run(parts, add)
         size = None if like is None else kernels.target_size(like, level, offset)
-        if not _is_recorded() and self._may_pack(parts, norm, add):
-            return self._packed(parts, steps, size, norm, (len(add), act, tuple(options.items()))).run(parts, add)
         y = self._convolve(parts, steps, size)
         if norm is not None:
             y = norm(y)
@@ -123,37 +143,32 @@ class FusedConv2d(nn.Conv2d):
         self, parts: Sequence[torch.Tensor], norm: nn.BatchNorm2d | None, add: Sequence[torch.Tensor]
     ) -> bool:
         x = parts[0]
-        if self.training or (norm is not None and norm.training) or x.device.type != "cpu" or x.numel() == 0:
+        if not x.is_cpu or (norm is not None and norm.training) or type(x) is not torch.Tensor or not x.numel():
             return False
         if torch.is_grad_enabled():
-            learned = self.weight.requires_grad or (norm is not None and norm.weight is not None)
-            if (learned and self.weight.requires_grad) or any(each.requires_grad for each in (*parts, *add)):
+            learned = [self.weight, self.bias, *(() if norm is None else (norm.weight, norm.bias))]
+            if any(each is not None and each.requires_grad for each in (*learned, *parts, *add)):
                 return False
-            if norm is not None and norm.weight is not None and norm.weight.requires_grad:
-                return False
-        return type(x) is torch.Tensor and compute_type(x.dtype) is not None
+        return compute_type(x.dtype) is not None
 
-    def _packed(
+    def _pack(  # noqa: PLR0917 - it is `forward` that has so many
         self,
+        key: Any,
         parts: tuple[torch.Tensor, ...],
         steps: tuple[int, ...],
         size: tuple[int, int] | None,
         norm: nn.BatchNorm2d | None,
         after: tuple[int, str, tuple[tuple[str, float], ...]],
     ) -> Packed:
-        """What is packed for these sizes; `after` says how many addends and which activation follow."""
-        dtype = compute_type(parts[0].dtype)
-        assert dtype is not None
-        shapes = tuple([part.shape for part in parts])
-        key = (shapes, size, after, id(norm), dtype)
-        state = _state(self, norm)
-        packed = self.packed.get(key)
-        if packed is None or packed.state != state or packed.norm is not norm:
-            if len(self.packed) >= KEPT:
+        """Pack for these sizes; `after` says how many addends and which activation follow."""
+        with _packing:
+            self.packed.pop(key, None)
+            while len(self.packed) >= KEPT:
                 self.packed.pop(next(iter(self.packed)))
-            call = Call.of(self, shapes, steps, size, *after, dtype)
-            packed = self.packed[key] = pack(self, call, norm, state, tune=self.tune)
-        return packed
+            dtype = compute_type(parts[0].dtype)
+            call = Call.of(self, tuple(part.shape for part in parts), steps, size, *after, dtype)
+            packed = self.packed[key] = pack(self, call, norm, tune=self.tune)
+            return packed
 
     def train(self, mode: bool = True) -> FusedConv2d:
         """Training or evaluation mode; either drops what is packed, since nothing tells of changes through `.data`."""
@@ -166,24 +181,6 @@ class FusedConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pads={self.pads}"  # type: ignore[no-untyped-call]
-
-
-def _state(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[int, ...]:
-    """What changes whenever a tensor of the modules is changed, in place or by another."""
-    weight, bias = conv.weight, conv.bias
-    found = [weight.data_ptr(), _version(weight)]
-    if bias is not None:
-        found += [bias.data_ptr(), _version(bias)]
-    if norm is not None:
-        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            if tensor is not None:
-                found += [tensor.data_ptr(), _version(tensor)]
-    return tuple(found)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    # Tensors that are made in inference mode count no versions, and cannot be changed outside of it.
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_traced() -> bool:
@@ -209,7 +206,9 @@ def _rewrites(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[i
     """Whether coarse parts are convolved where they are. What is exported for all sizes upsamples, as it is written."""
     if _is_traced() or torch.compiler.is_exporting():
         return False
-    if not torch.compiler.is_compiling() and parts[0].shape[0] * size[0] * size[1] < WORTH_CELLS:
+    if torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and parts[0].is_cpu:
+        return False  # oneDNN's gradients of transposed convolutions are slow in bfloat16: it lost 5 % of a step
+    if parts[0].shape[0] * size[0] * size[1] < WORTH_CELLS:
         return False
     return _doubles(parts, steps, size)
 
@@ -277,8 +276,3 @@ def max_pool_2x2(x: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(x, 2, ceil_mode=True)
     rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
     return torch.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])
-
-
-def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """x with the channels of each cell side by side in memory."""
-    return x.contiguous(memory_format=torch.channels_last)

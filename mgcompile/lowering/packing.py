@@ -9,7 +9,7 @@ There are several ways to compute one convolution; `ways` says which serve a cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from mgcompile.lowering.backends import Backend, Geometry, backend
 if TYPE_CHECKING:
     from mgcompile.lowering.fused import FusedConv2d
 
-__all__ = ["Call", "Packed", "compute_type", "pack", "prepare", "ways"]
+__all__ = ["Call", "Packed", "channels_last", "compute_type", "pack", "prepare", "ways"]
 
 Run = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torch.Tensor]
 
@@ -119,14 +119,29 @@ def _noise(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
+_Source = tuple[dict[str, Any], str, torch.Tensor | None, int, int | None]
+"""A tensor in its place: the dict of a module and the name in it, the tensor, its address, its version."""
+
+
 @dataclass(frozen=True)
 class Packed:
-    """A way to compute a call, ready to run; `state` is that of the tensors it was made from."""
+    """A way to compute a call, ready to run, and the tensors that it was made from."""
 
     way: str
     run: Run
-    state: tuple[int, ...]
+    sources: tuple[_Source, ...]
     norm: nn.BatchNorm2d | None
+
+    def holds(self) -> bool:
+        """Whether every tensor is the one that it was, with the values that it had."""
+        for tensors, name, tensor, place, version in self.sources:
+            if tensors[name] is not tensor:
+                return False
+            if tensor is not None and (
+                tensor.data_ptr() != place or (version is not None and tensor._version != version)
+            ):
+                return False
+        return True
 
 
 def compute_type(given: torch.dtype) -> torch.dtype | None:
@@ -154,7 +169,6 @@ def pack(
     conv: FusedConv2d,
     call: Call,
     norm: nn.BatchNorm2d | None,
-    state: tuple[int, ...],
     *,
     tune: bool,
 ) -> Packed:
@@ -165,7 +179,21 @@ def pack(
         from mgcompile.lowering.tuning import fastest
 
         chosen = fastest(call, lambda way: prepare(way, call, weight, bias))
-    return Packed(chosen, prepare(chosen, call, weight, bias), state, norm)
+    return Packed(chosen, prepare(chosen, call, weight, bias), tuple(_sources(conv, norm)), norm)
+
+
+def _sources(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Iterator[_Source]:
+    places: list[tuple[dict[str, Any], str]] = [(conv._parameters, "weight"), (conv._parameters, "bias")]
+    if norm is not None:
+        places += [(norm._parameters, "weight"), (norm._parameters, "bias")]
+        places += [(norm._buffers, "running_mean"), (norm._buffers, "running_var")]
+    for tensors, name in places:
+        tensor = tensors[name]
+        if tensor is None:
+            yield tensors, name, None, 0, None
+        else:
+            # Tensors that are made in inference mode count no versions, and cannot be changed outside of it.
+            yield tensors, name, tensor, tensor.data_ptr(), None if tensor.is_inference() else tensor._version
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -215,7 +243,7 @@ def _whole(call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: 
             parts = [upsample(part, step, call.size) for part, step in zip(parts, call.steps, strict=True)]
         x = _prepared(parts[0] if len(parts) == 1 else torch.cat(list(parts), 1), call.dtype)
         if not even:
-            x = F.pad(x, (left, right, top, bottom)).contiguous(memory_format=torch.channels_last)
+            x = channels_last(F.pad(x, (left, right, top, bottom)))
         return finish(conv(x, _prepared(add[0], call.dtype) if finish.adds_inside else None, False), add)
 
     return run
@@ -293,10 +321,20 @@ def _dense(call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: 
     return run
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """x with the channels of each cell side by side in memory."""
+    if x.shape[1] == 1:
+        # With one channel both layouts are one in memory; the strides alone say which is meant, for what comes next.
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def _prepared(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if x.dtype is not dtype:
         x = x.to(dtype)
-    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous(memory_format=torch.channels_last)
+    if x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return channels_last(x)
 
 
 @dataclass(frozen=True)

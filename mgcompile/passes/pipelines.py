@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph
+from mgcompile.graph.collecting import collection_paused
 from mgcompile.passes.fuse import fold, fuse_activation, fuse_conv, fuse_sum
 from mgcompile.passes.layout import channels_last, pool_pairs
 from mgcompile.passes.prune import prune
@@ -29,8 +30,9 @@ MODES = tuple(PIPELINES)
 def optimize(graph: Graph, mode: str | None) -> Graph:
     """The graph after the passes of a mode; the graph itself where the mode is None. Raises `MgcompileError`."""
     result = graph
-    for _, result in steps(graph, mode):  # noqa: B007 - the last is what is wanted
-        pass
+    with collection_paused():
+        for _, result in steps(graph, mode):  # noqa: B007 - the last is what is wanted
+            pass
     return result
 
 

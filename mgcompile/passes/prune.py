@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import networkx as nx
-
 from mgcompile.graph import Graph, Node
 from mgcompile.graph.ops import Reference
 from mgcompile.passes.rewriting import rebuilt
@@ -20,8 +18,9 @@ def prune(graph: Graph) -> Graph:
     Running statistics of batch norms that are not computed do not move while training.
     """
     needed = set(graph.outputs.values()) | {graph.input.name}
-    for output in set(graph.outputs.values()):
-        needed |= nx.ancestors(graph.structure, output)
+    for node in reversed(list(graph)):  # every node comes after its inputs
+        if node.name in needed:
+            needed.update(node.inputs)
     owned = {node.weights for node in graph if node.name in needed}
     nodes: list[Node] = []
     for node in graph:

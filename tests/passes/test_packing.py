@@ -6,7 +6,7 @@ import copy
 import io
 import json
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +319,25 @@ def test_the_engine_is_checked() -> None:
     with use_backend(Plain()):
         assert isinstance(backend(), Plain)
     assert not Plain().supports(torch.float64)
+
+
+def test_grids_stay_channels_last_even_from_an_image_of_one_channel() -> None:
+    _, ours = two("mnist-seg/pmg-11")
+    layouts: list[bool] = []
+    for module in ours.modules():
+        if isinstance(module, FusedConv2d):
+            module.register_forward_hook(
+                lambda module, inputs, output: layouts.append(output.is_contiguous(memory_format=torch.channels_last))
+            )
+    ours(torch.randn(2, 1, 64, 64))
+    assert layouts
+    assert all(layouts)
+
+
+def test_threads_share_a_model() -> None:
+    plain, ours = two("cifar100/mg-6")
+    images = [torch.randn(batch, 3, 32, 32) for batch in (1, 2, 3, 1, 2, 3)]
+    with ThreadPoolExecutor(4) as pool, torch.no_grad():
+        found = list(pool.map(ours, images))
+        for image, output in zip(images, found, strict=True):
+            torch.testing.assert_close(output.double(), plain(image.double()), rtol=1e-4, atol=1e-4)
