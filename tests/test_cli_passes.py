@@ -17,7 +17,8 @@ import mgcompile
 from mgcompile.analysis import audit_graph
 from mgcompile.analysis.rewriting_report import rewriting
 from mgcompile.cli import console, main
-from mgcompile.lowering import tuning
+from mgcompile.lowering import machine, tuning
+from mgcompile.lowering.ways import WAYS
 from mgcompile.passes import MODES, PIPELINES, optimize
 
 SMALL = """\
@@ -41,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(tuning.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(machine.CACHE, str(tmp_path / "cache"))
     tuning.forget()
     for name, text in (("small.yaml", SMALL), ("valid.yaml", VALID), ("broken.yaml", BROKEN)):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -148,7 +149,7 @@ def test_tune(folder: Path) -> None:
         ("network", 3),
     ]
     for row in rows:
-        assert row["convolutions"] == row["whole"] + row["split"] + row["dense"]
+        assert row["convolutions"] == sum(row[way] for way in WAYS)
     assert rows[-1]["convolutions"] == rows[-1]["whole"] == 1
     kept = json.loads(Path(document["file"]).read_text())
     assert Path(document["file"]).parent == folder / "cache"
@@ -163,7 +164,7 @@ def test_tune(folder: Path) -> None:
 def test_tune_for_people_and_forget() -> None:
     text = run("tune", "small.yaml", "--size", "16", "--precision", "bf16", "--threads", "1").stdout
     lines = text.splitlines()
-    assert lines[0].split() == ["network", "input", "batch", "convolutions", "whole", "split", "dense"]
+    assert lines[0].split() == ["network", "input", "batch", "convolutions", *WAYS]
     assert lines[2].split()[:3] == ["small", "16x16", "1"]
     (file,) = (line.removeprefix("kept in ") for line in lines if line.startswith("kept in "))
     path = Path(file)

@@ -25,7 +25,7 @@ TORCH_IN_FUNCTIONS = ("graph/ops/", "analysis/verification.py", "cli/")  # besid
 
 FILE_LINES, FUNCTION_LINES = 400, 80
 # An operation says itself how it becomes torch; the few modules that PyTorch lacks lie with the rest of torch.
-KERNELS = ("mgcompile.lowering.kernels", "mgcompile.lowering.fused")
+KERNELS = ("mgcompile.lowering.kernels", "mgcompile.lowering.functional", "mgcompile.lowering.fused")
 LONGER: dict[str, str] = {}  # "room/file.py" or "room/file.py:function" -> why it is better whole
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

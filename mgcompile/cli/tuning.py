@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,13 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
-WAYS = ("whole", "split", "dense")
-WAY_NOTES = (
-    "whole: one convolution; coarse parts are upsampled and concatenated before it",
-    "split: coarse parts are read where they are, by transposed convolutions",
-    "dense: one matrix product of all cells with all cells",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -54,9 +48,12 @@ class _Row:
     batch: int
     precision: str
     convolutions: int
-    whole: int
-    split: int
-    dense: int
+    ways: dict[str, int]
+
+    def fields(self) -> dict[str, Any]:
+        """What is written of it, one field for each way."""
+        own = {name: getattr(self, name) for name in self.__slots__ if name != "ways"}
+        return own | self.ways
 
 
 @command(
@@ -99,6 +96,7 @@ def tune(
             networks.append((name, spec))
     if networks:
         from mgcompile.lowering import tuning
+        from mgcompile.lowering.machine import machine
 
         with _threads(threads), _progress() as progress:
             kept = tuning.cache_file()
@@ -109,7 +107,7 @@ def tune(
             for name, spec in networks:
                 with worst.report(name):
                     rows += _tuned(spec, size or spec.graph.size, batches, precision, progress)
-            place = {"machine": tuning.machine(), "file": str(kept) if kept.is_file() else None}
+            place = {"machine": machine(), "file": str(kept) if kept.is_file() else None}
         if rows:
             put(_text(rows, place, table_format(format, output), page(output)), output)
     worst.exit()
@@ -127,6 +125,7 @@ def _tuned(
 
     from mgcompile import api
     from mgcompile.lowering.fused import FusedConv2d
+    from mgcompile.lowering.ways import WAYS
 
     model = api.compile(spec, seed=0, optimize="inference", precision=precision, tune=True)
     modules = [module for module in model.modules() if isinstance(module, FusedConv2d)]
@@ -154,7 +153,7 @@ def _tuned(
             for hook in hooks:
                 hook.remove()
         ways = Counter(packed.way for module in modules for packed in module.packed.values())
-        yield _Row(spec.graph.name, *size, batch, precision, calls, *(ways[way] for way in WAYS))
+        yield _Row(spec.graph.name, *size, batch, precision, calls, {way: ways[way] for way in WAYS})
 
 
 def _module_calls(model: fx.GraphModule) -> Iterator[fx.Node]:
@@ -196,17 +195,19 @@ def _progress() -> Iterator[Progress]:
 
 def _text(rows: Sequence[_Row], place: Mapping[str, str | None], format: str, look: Mapping[str, Any]) -> str:
     from mgcompile.analysis.tables import Sheet, as_csv, as_json, as_markdown, as_text, size_text
+    from mgcompile.lowering.ways import WAYS
 
-    if format == "csv":
-        return as_csv(_Row.__slots__, [[getattr(row, name) for name in _Row.__slots__] for row in rows])
     if format == "json":
-        return as_json({**place, "networks": [asdict(row) for row in rows]})
-    cells = [
-        (row.network, size_text((row.height, row.width)), row.batch, row.convolutions, row.whole, row.split, row.dense)
+        return as_json({**place, "networks": [row.fields() for row in rows]})
+    if format == "csv":
+        return as_csv(tuple(rows[0].fields()), [list(row.fields().values()) for row in rows])
+    cells: list[tuple[str | int | Decimal | None, ...]] = [
+        (row.network, size_text((row.height, row.width)), row.batch, row.convolutions, *row.ways.values())
         for row in rows
     ]
     heads = ("network", "input", "batch", "convolutions", *WAYS)
     where = f"kept in {place['file']}" if place["file"] else "no choice was to be made, or it could not be kept"
-    notes = (*WAY_NOTES, f"{rows[0].precision} on {place['machine']}", where)
+    about = [f"{way.name}: {way.about}" for way in WAYS.values()]
+    notes = (*about, f"{rows[0].precision} on {place['machine']}", where)
     sheet = Sheet("", heads, tuple(cells), notes=notes, left=frozenset({"network"}))
     return as_markdown([sheet]) if format == "markdown" else as_text([sheet], **look)

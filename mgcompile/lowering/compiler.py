@@ -15,6 +15,9 @@ from mgcompile.passes import optimize as run_passes
 
 __all__ = ["compile_graph"]
 
+CACHED_BYTES = 8 << 20
+"""Networks of more weights read them from main memory at every call, at a guess."""
+
 
 def compile_graph(
     graph: Graph,
@@ -52,9 +55,10 @@ def compile_graph(
     model.meta["mgcompile"] = {"name": graph.name, "spec": spec_text, "size": list(graph.size)}
     if optimize is not None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cold = sum(p.numel() * p.element_size() for p in model.parameters()) > CACHED_BYTES
         for module in model.modules():
             if isinstance(module, FusedConv2d):
-                module.tune = tune
+                module.tune, module.cold = tune, cold
     if optimize == "inference":
         model.eval().requires_grad_(False)
     if torch_compile:

@@ -1,4 +1,4 @@
-"""The modules and functions of optimised models; in training they compute what the plain ones compute, in few steps.
+"""The convolution of optimised models; in training it computes what the plain ones compute, in few steps.
 
 Grids are (batch, channels, height, width); sizes are in cells. In evaluation on a CPU, convolutions run on weights that
 are packed for the sizes that they see; see `packing`.
@@ -15,17 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgcompile.lowering import kernels
-from mgcompile.lowering.packing import Call, Packed, channels_last, compute_type, pack
+from mgcompile.lowering.calls import Call, compute_type
+from mgcompile.lowering.functional import activate, coarse_conv, is_recorded, is_traced, upsample
+from mgcompile.lowering.packing import Packed, pack
 
-__all__ = ["FusedConv2d", "activate", "channels_last", "max_pool_2x2", "spread_kernel"]
+__all__ = ["FusedConv2d"]
 
 KEPT = 16
 """For how many combinations of input sizes a module keeps packed weights."""
 WORTH_CELLS = 768
 """With so many cells of a batch, the wide kernel of a transposed convolution pays for making it at each call."""
-IN_PLACE = ("relu", "leaky_relu")
-"""Activations whose gradient needs the output alone."""
-
 
 _packing = threading.Lock()
 """One thread packs at a time; those that run need no lock."""
@@ -58,6 +57,7 @@ class FusedConv2d(nn.Conv2d):
         )
         self.packed: dict[Any, Packed] = {}
         self.tune = False
+        self.cold = False
 
     def forward(  # type: ignore[override]
         self,
@@ -80,7 +80,7 @@ class FusedConv2d(nn.Conv2d):
             add: grids of the output's shape.
             act: a function of `torch.nn.functional`, with its `options`.
         """
-        if not (self.training or _is_recorded()) and self._may_pack(parts, norm, add):
+        if not (self.training or is_recorded()) and self._may_pack(parts, norm, add):
             # Everything that the packed form depends on but the tensors, which it watches itself.
             key = (
                 tuple([part.shape for part in parts]),
@@ -183,28 +183,9 @@ class FusedConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, pads={self.pads}"  # type: ignore[no-untyped-call]
 
 
-def _is_traced() -> bool:
-    """Whether `torch.jit.trace` runs, to which sizes are tensors."""
-    return torch._C._get_tracing_state() is not None
-
-
-def _is_recorded() -> bool:
-    """Whether the operations are recorded, to run later and elsewhere, so that they must be plain ones."""
-    return torch.compiler.is_compiling() or _is_traced()
-
-
-def upsample(x: torch.Tensor, steps: int, size: tuple[int, int]) -> torch.Tensor:
-    """Repeats each cell 2**steps x 2**steps and cuts what reaches beyond `size`."""
-    if not steps:
-        return x
-    factor = float(2**steps)
-    output: torch.Tensor = torch.ops.aten.upsample_nearest2d.default(x, size, factor, factor)
-    return output
-
-
 def _rewrites(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[int, int]) -> bool:
     """Whether coarse parts are convolved where they are. What is exported for all sizes upsamples, as it is written."""
-    if _is_traced() or torch.compiler.is_exporting():
+    if is_traced() or torch.compiler.is_exporting():
         return False
     if torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and parts[0].is_cpu:
         return False  # oneDNN's gradients of transposed convolutions are slow in bfloat16: it lost 5 % of a step
@@ -219,60 +200,3 @@ def _doubles(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[in
         if step and (part.shape[2] << step != size[0] or part.shape[3] << step != size[1]):
             return False
     return True
-
-
-def spread_kernel(weight: torch.Tensor, factor: int) -> torch.Tensor:
-    """The kernel of the transposed convolution that is nearest upsampling by `factor` and then a convolution.
-
-    (out, in, h, w), both odd -> (in, out, h + factor - 1, w + factor - 1): the sums over factor x factor boxes of the
-    kernel, turned around.
-    """
-    out, channels, height, width = weight.shape
-    # Row (a, b) of the turned kernel goes to the f x f places of the wide kernel from (a, b) on.
-    rows, columns = range(height + factor - 1), range(width + factor - 1)
-    sums = torch.tensor(
-        [
-            [float(0 <= y - a < factor and 0 <= x - b < factor) for y in rows for x in columns]
-            for a in range(height)
-            for b in range(width)
-        ],
-        dtype=weight.dtype,
-        device=weight.device,
-    )
-    spread = weight.flip(2, 3).reshape(out * channels, height * width) @ sums
-    return spread.view(out, channels, height + factor - 1, width + factor - 1).transpose(0, 1)
-
-
-def coarse_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, factor: int) -> torch.Tensor:
-    """A convolution, odd and of the same size, of x upsampled (nearest) by `factor`, computed on the coarse grid."""
-    height, width = weight.shape[2:]
-    if height == width == 1:
-        return F.interpolate(F.conv2d(x, weight, bias), scale_factor=float(factor))
-    padding = ((height - 1) // 2, (width - 1) // 2)
-    return F.conv_transpose2d(x, spread_kernel(weight, factor), bias, factor, padding)
-
-
-def activate(x: torch.Tensor, act: str, options: dict[str, float]) -> torch.Tensor:
-    """An activation of `torch.nn.functional`; in place where the gradient does not need the input. x must be fresh."""
-    if not act:
-        return x
-    function = getattr(F, act)
-    if act in IN_PLACE:
-        output: torch.Tensor = function(x, inplace=True, **options)
-        return output
-    output = function(x, **options)
-    return output
-
-
-def max_pool_2x2(x: torch.Tensor) -> torch.Tensor:
-    """The maximum over 2x2 windows, a window that reaches over the border sees the cells that exist."""
-    if (
-        _is_recorded()  # before anything looks at the size
-        or x.shape[2] % 2
-        or x.shape[3] % 2
-        or x.device.type != "cpu"
-        or (torch.is_grad_enabled() and x.requires_grad)
-    ):
-        return F.max_pool2d(x, 2, ceil_mode=True)
-    rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
-    return torch.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])

@@ -9,52 +9,56 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import platform
 import secrets
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mgcompile.lowering.packing import Call, Run, ways
+from mgcompile.lowering.calls import Call
+from mgcompile.lowering.machine import cache_folder, machine
+from mgcompile.lowering.ways import Run, ways
 
-__all__ = ["cache_file", "fastest", "forget", "machine"]
+__all__ = ["cache_file", "fastest", "forget"]
 
-CACHE = "MGCOMPILE_CACHE"
-"""The environment variable that names the folder of the cache."""
 ROUNDS = 5
 SECONDS = 0.3
 """For at most so long the ways of one convolution are compared."""
+
+FILLER_BYTES = 48 << 20
+"""More than the caches hold."""
 
 _known: dict[Path, dict[str, str]] = {}
 
 
 def fastest(call: Call, make: Callable[[str], Run]) -> str:
     """The way of a call that is fastest here: remembered, or else measured."""
-    known, key = _load(cache_file()), key_of(call)
-    if known.get(key) in ways(call):
+    served = ways(call)
+    known, key = _load(cache_file()), key_of(call, served)
+    if known.get(key) in served:
         return known[key]
     parts, add = call.sample()
-    runs = {way: make(way) for way in ways(call)}
-    times = measure({way: partial(run, parts, add) for way, run in runs.items()})
+    runs = {way: make(way) for way in served}
+    before = partial(_evict, [*parts, *add]) if call.cold else _nothing
+    times = measure({way: partial(run, parts, add) for way, run in runs.items()}, before)
     known[key] = min(times, key=times.__getitem__)
     _save(cache_file(), {key: known[key]})
     return known[key]
 
 
-def measure(runs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """The median seconds of each, interleaved, after one call that does not count."""
+def measure(runs: Mapping[str, Callable[[], Any]], before: Callable[[], None]) -> dict[str, float]:
+    """The median seconds of each, interleaved, after one call that does not count; `before` each, something else."""
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + SECONDS
     for number in range(4 * ROUNDS):
         for name, run in runs.items():
+            before()
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
@@ -63,33 +67,30 @@ def measure(runs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def key_of(call: Call) -> str:
-    """A call as the key of an entry: all its fields, readable."""
-    return repr(call)
+def _nothing() -> None:
+    pass
+
+
+def _evict(inputs: Sequence[torch.Tensor]) -> None:
+    """Fill the caches with something else, and then with the inputs: as when a large network has come to this layer."""
+    _filler().add_(1)
+    for each in inputs:
+        each.add_(0)
 
 
 @cache
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _filler() -> torch.Tensor:
+    return torch.zeros(FILLER_BYTES // 4)
 
 
-def machine() -> str:
-    """What a choice holds for."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{_processor()}, {capability}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+def key_of(call: Call, served: Sequence[str]) -> str:
+    """A call and the ways that serve it here as the key of an entry: all fields, readable."""
+    return f"{call!r} by {', '.join(sorted(served))}"
 
 
 def cache_file() -> Path:
-    """The file of this machine's choices: in `$MGCOMPILE_CACHE`, else in the user's folder for caches."""
-    folder = os.environ.get(CACHE)
-    if not folder:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(base) / "mgcompile")
-    return Path(folder) / f"tuning-{hashlib.blake2b(machine().encode(), digest_size=8).hexdigest()}.json"
+    """The file of this machine's choices."""
+    return cache_folder() / f"tuning-{hashlib.blake2b(machine().encode(), digest_size=8).hexdigest()}.json"
 
 
 def forget() -> None:

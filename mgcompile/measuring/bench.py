@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,6 +16,7 @@ from mgcompile import api
 from mgcompile.analysis import audit_graph
 from mgcompile.errors import MgcompileError
 from mgcompile.graph.types import Shape, Size
+from mgcompile.lowering.machine import processor
 from mgcompile.measuring.memory import peak_bytes, resident_bytes
 from mgcompile.measuring.peak import convolution_peak
 from mgcompile.measuring.timing import Call, Timing, interleaved
@@ -192,7 +192,7 @@ def measure(
             peaks[precision] = convolution_peak(precision)
         rows = [each.row(times[number], peaks[each.candidate.precision]) for number, each in enumerate(prepared)]
         return Bench(
-            _processor(),
+            processor(),
             torch.get_num_threads(),
             torch.__version__,
             platform.python_version(),
@@ -299,11 +299,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _processor() -> str:
-    """What the system calls its processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -17,21 +17,24 @@ from torch import nn
 
 import mgcompile
 from mgcompile.graph import Graph
-from mgcompile.lowering import backends, packing, tuning
+from mgcompile.lowering import backends, machine, packing, tuning
 from mgcompile.lowering.backends import OneDNN, Plain, backend, use_backend
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.lowering.fused import FusedConv2d
+from mgcompile.lowering.native.library import library
+from mgcompile.lowering.ways import WAYS
 from tests.lowering.graphs import graphs
 
 MANY = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 NETWORKS = ["cifar100/r-mg-12", "cifar100/pmg-9", "mnist-seg/u-mg-11", "beyond/unet-plus-plus"]
 ENGINES = [Plain(), OneDNN()] if backends._has_onednn() else [Plain()]
+NOT_HERE = set() if library() else {"winograd"}
 each_engine = pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(tuning.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(machine.CACHE, str(tmp_path / "cache"))
     tuning.forget()
 
 
@@ -137,7 +140,7 @@ def test_every_way_of_every_call(
         nn.ModuleList([conv, *([norm] if norm else [])]).eval()
         right = conv(*parts, steps=steps, norm=norm, add=add, **options)  # with gradients: plain
         assert not conv.packed
-        for way in ("whole", "split", "dense"):
+        for way in WAYS:
             monkeypatch.setattr(
                 packing, "ways", lambda call, way=way, all=packing.ways: (way,) if way in all(call) else all(call)
             )
@@ -149,7 +152,7 @@ def test_every_way_of_every_call(
             seen.add(packed.way)
             torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(add, kept, rtol=0, atol=0)  # what is added belongs to others
-    assert seen == {"whole", "split", "dense"}
+    assert seen == {way for way in WAYS if kernel == (3, 3) or way != "winograd"} - NOT_HERE
 
 
 def test_packed_weights_follow_the_weights() -> None:
@@ -250,7 +253,7 @@ def test_tuning_computes_the_same_and_is_remembered(monkeypatch: pytest.MonkeyPa
     check(plain, ours, 2, 3, 32, 32)
     found = entries()
     assert found
-    assert set(found.values()) <= {"whole", "split", "dense"}
+    assert set(found.values()) <= set(WAYS)
     tuning.forget()
     monkeypatch.setattr(tuning, "measure", None)  # nothing is measured again
     _, again = two("cifar100/pmg-9", tune=True)
@@ -260,7 +263,7 @@ def test_tuning_computes_the_same_and_is_remembered(monkeypatch: pytest.MonkeyPa
 
 def test_the_fastest_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     for wanted in ("whole", "dense"):
-        monkeypatch.setattr(tuning, "measure", lambda runs, wanted=wanted: {way: way != wanted for way in runs})
+        monkeypatch.setattr(tuning, "measure", lambda runs, before, wanted=wanted: {way: way != wanted for way in runs})
         tuning.cache_file().unlink(missing_ok=True)
         tuning.forget()
         conv = FusedConv2d(3, 3, (3, 3), padding=((1, 1), (1, 1))).eval().requires_grad_(False)
@@ -298,7 +301,7 @@ def test_entries_that_do_not_fit_are_measured_again() -> None:
 
 def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(tuning.CACHE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(machine.CACHE, str(tmp_path / "file" / "cache"))
     plain, ours = two("cifar100/mg-6", tune=True)
     check(plain, ours, 1, 3, 8, 8)
 

@@ -175,9 +175,9 @@ class HalvingPool(Pool):
     """The maximum over 2x2 windows, row pairs first and then column pairs: without the indices that gradients need."""
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
-        from mgcompile.lowering import fused
+        from mgcompile.lowering import functional
 
-        return graph.call_function(fused.max_pool_2x2, tuple(args))
+        return graph.call_function(functional.max_pool_2x2, tuple(args))
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,9 @@ class ChannelsLast(Op):
         return one_grid(self, inputs)
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
-        from mgcompile.lowering import fused
+        from mgcompile.lowering import functional
 
-        return graph.call_function(fused.channels_last, tuple(args))
+        return graph.call_function(functional.channels_last, tuple(args))
 
     @property
     def label(self) -> str:

@@ -1,0 +1,52 @@
+"""What is known of this machine, and where things are kept that hold for it alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+__all__ = ["CACHE", "cache_folder", "machine", "processor", "processor_features"]
+
+CACHE = "MGCOMPILE_CACHE"
+"""The environment variable that names the folder of the cache."""
+
+
+def processor() -> str:
+    """What the system calls its processor."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def processor_features() -> str:
+    """The sets of instructions, as the system names them; empty where it does not."""
+    return _cpuinfo("flags") or _cpuinfo("Features")
+
+
+@cache
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of Linux's description of the processors."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""
+
+
+def machine() -> str:
+    """What a choice by timing holds for."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{processor()}, {capability}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+
+
+def cache_folder() -> Path:
+    """`$MGCOMPILE_CACHE`, else a folder in the user's own for caches."""
+    folder = os.environ.get(CACHE)
+    if not folder:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = str(Path(base) / "mgcompile")
+    return Path(folder)

@@ -1,0 +1,157 @@
+"""Compiling the C++ kernels with the machine's compiler, once, and loading them.
+
+What is compiled lies in the folder of the tuning cache, under a name made of the source, the compiler and the
+processor. `$CXX` names the compiler, else g++, clang++ or c++ is looked for; `MGCOMPILE_NATIVE=0` does without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from mgcompile.lowering.machine import cache_folder, processor, processor_features
+
+__all__ = ["NATIVE", "ConvArgs", "PartArgs", "library"]
+
+NATIVE = "MGCOMPILE_NATIVE"
+"""The environment variable that, set to 0, turns the kernels off."""
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fPIC", "-fopenmp")
+SECONDS = 120
+"""The compiler needs one or two."""
+
+log = logging.getLogger(__name__)
+
+
+class PartArgs(ctypes.Structure):
+    """`Part` of kernels.cpp."""
+
+    _fields_ = [(name, ctypes.c_int) for name in ("channels", "height", "width", "step")]
+
+
+class ConvArgs(ctypes.Structure):
+    """`Conv` of kernels.cpp."""
+
+    _fields_ = [
+        ("kernel", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("parts", ctypes.POINTER(PartArgs)),
+        *(
+            (name, ctypes.c_int)
+            for name in ("count", "batch", "fine_height", "fine_width", "height", "width", "channels")
+        ),
+        *((name, ctypes.c_int) for name in ("top", "left", "relu")),
+    ]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where they are turned off, or there is no compiler that makes them and they work.
+
+    The first call on a machine takes a second.
+    """
+    if os.environ.get(NATIVE) == "0":
+        return None
+    compiler = _compiler()
+    if compiler is None:
+        log.info("no C++ compiler: optimised models compute all convolutions with PyTorch's own kernels")
+        return None
+    try:
+        found = _loaded(compiler, cache_folder() / f"native-{_key(compiler)}.so")
+        works = _computes(found)
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        log.info("the C++ kernels cannot be made here, PyTorch's own are used: %s", error)
+        return None
+    if not works:
+        log.warning("the C++ kernels compute nonsense here and are not used: %s, %s", compiler, FLAGS)
+    return found if works else None
+
+
+def _loaded(compiler: str, file: Path) -> ctypes.CDLL:
+    """The library in the file or, where it is not there, damaged or cannot be kept, compiled anew."""
+    with contextlib.suppress(OSError, AttributeError):
+        return _declared(ctypes.CDLL(str(file)))
+    with tempfile.TemporaryDirectory(prefix="mgcompile-") as place:
+        built = _build(compiler, Path(place))
+        with contextlib.suppress(OSError):
+            _keep(built, file)
+        return _declared(ctypes.CDLL(str(built)))  # it stays loaded when its file is gone
+
+
+def _compiler() -> str | None:
+    for name in filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")):
+        if path := shutil.which(name):
+            return os.path.realpath(path)
+    return None
+
+
+def _key(compiler: str) -> str:
+    about = os.stat(compiler)
+    words = (
+        SOURCE.read_text(encoding="utf-8"),
+        compiler,
+        about.st_size,
+        about.st_mtime_ns,
+        FLAGS,
+        processor(),
+        processor_features(),
+    )
+    return hashlib.blake2b(repr(words).encode(), digest_size=8).hexdigest()
+
+
+def _build(compiler: str, place: Path) -> Path:
+    """Compile in a folder.
+
+    It is linked without a library for OpenMP, so that it finds the one that PyTorch has loaded, and its threads.
+    """
+    built, linked = place / "native.o", place / "native.so"
+    for command in ([*FLAGS, "-c", str(SOURCE), "-o", str(built)], ["-shared", str(built), "-o", str(linked)]):
+        # The compiler is the user's own, and nothing of a spec gets into its arguments.
+        done = subprocess.run([compiler, *command], capture_output=True, text=True, timeout=SECONDS, check=False)
+        if done.returncode:
+            raise OSError(f"{compiler}: {done.stderr.strip()[:500]}")
+    return linked
+
+
+def _keep(built: Path, file: Path) -> None:
+    """Several processes may do so at once; the last one wins."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        shutil.copyfile(built, draft)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    parts = ctypes.POINTER(PartArgs)
+    found.mgcompile_winograd_kernel.argtypes = [pointer, parts, number, number, pointer, number]
+    found.mgcompile_winograd.argtypes = [pointer, pointer, pointer, pointer, number]
+    found.mgcompile_pool_2x2.argtypes = [pointer, pointer, number, number, number, number, number]
+    for name in ("mgcompile_winograd_kernel", "mgcompile_winograd", "mgcompile_pool_2x2"):
+        getattr(found, name).restype = None
+    return found
+
+
+def _computes(found: ctypes.CDLL) -> bool:
+    """Whether a small convolution comes out right."""
+    from mgcompile.lowering.native.winograd import Parts, Winograd
+
+    x = torch.linspace(-1, 1, 2 * 3 * 5 * 6).reshape(2, 5, 6, 3).permute(0, 3, 1, 2)
+    weight = torch.linspace(1, -1, 4 * 3 * 9).reshape(4, 3, 3, 3)
+    run = Winograd(found, Parts([(2, 3, 5, 6)], [0], (5, 6), ((1, 1), (1, 1))), weight, None, relu=False)
+    return torch.allclose(run([x], None), F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)

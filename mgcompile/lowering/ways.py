@@ -1,0 +1,288 @@
+"""The ways to compute one convolution in evaluation on a CPU: one class each, with all that is to say of it.
+
+A way says which calls it serves, guesses how long it takes, and makes a function of the parts and the addends. The
+guesses need only be right in their order: they are those of two cores with AVX-512, and `tuning` replaces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Protocol, TypeAlias
+
+import torch
+from torch.nn import functional as F
+
+from mgcompile.lowering.backends import Backend, Geometry, backend
+from mgcompile.lowering.calls import Call
+from mgcompile.lowering.functional import activate, channels_last, is_channels_last, spread_kernel, upsample
+from mgcompile.lowering.native.library import library
+from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, Parts, Winograd
+
+__all__ = ["WAYS", "Run", "Way", "prepare", "ways"]
+
+Run: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torch.Tensor]
+
+MOST_CELLS = 4
+"""Grids of up to so many cells may be computed as a dense matrix product: its weights grow with their square."""
+FLOPS = {torch.float32: 220.0, torch.bfloat16: 440.0}
+"""Floating-point operations a nanosecond of a direct convolution."""
+DENSE_SPEED = 1.3
+"""The speed of a large matrix product, times that of a direct convolution."""
+WINOGRAD_FLOPS = 200.0
+BYTES = {True: 30.0, False: 100.0}
+"""Bytes of weights that are read in a nanosecond, where they are `cold` and where they are not."""
+CALL, NATIVE_CALL = 12_000.0, 4_000.0
+"""Nanoseconds of one operation of PyTorch's, and of ours, however small it is."""
+
+
+class Way(Protocol):
+    """A way to compute a call."""
+
+    name: str
+    about: str
+    """A line for the user who sees the name."""
+
+    def serves(self, call: Call) -> bool:
+        """Whether it computes such a call here."""
+
+    def nanoseconds(self, call: Call) -> float:
+        """How long it takes, at a guess."""
+
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+        """A function of the parts and the addends that computes the call."""
+
+
+class Whole:
+    """Upsample, concatenate, one convolution."""
+
+    name = "whole"
+    about = "one convolution; coarse parts are upsampled and concatenated before it"
+
+    def serves(self, call: Call) -> bool:
+        return True
+
+    def nanoseconds(self, call: Call) -> float:
+        weights = call.in_channels * call.channels * prod(call.kernel) / call.groups
+        copied = call.in_channels * call.batch * prod(call.size) * 8 if len(call.shapes) > 1 else 0
+        calls = 1 + (len(call.shapes) > 1) + sum(map(bool, call.steps))
+        return calls * CALL + copied / 20 + _work(call, call.cells * weights, weights)
+
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+        (top, bottom), (left, right) = call.pads
+        even = (top, left) == (bottom, right)
+        size = (call.size[0] + (0 if even else top + bottom), call.size[1] + (0 if even else left + right))
+        geometry = Geometry(call.stride, (top, left) if even else (0, 0), call.dilation, call.groups)
+        finish = _Finish(call)
+        conv = engine.conv(
+            weight.to(call.dtype), bias, (call.batch, call.in_channels, *size), geometry, relu=finish.relu_inside
+        )
+        coarse = any(call.steps)
+
+        def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            if coarse:
+                parts = [upsample(part, step, call.size) for part, step in zip(parts, call.steps, strict=True)]
+            x = _prepared(parts[0] if len(parts) == 1 else torch.cat(list(parts), 1), call.dtype)
+            if not even:
+                x = channels_last(F.pad(x, (left, right, top, bottom)))
+            return finish(conv(x, _prepared(add[0], call.dtype) if finish.adds_inside else None, False), add)
+
+        return run
+
+
+class Split:
+    """One convolution of the fine parts, onto transposed convolutions of the coarse ones."""
+
+    name = "split"
+    about = "coarse parts are read where they are, by transposed convolutions"
+
+    def serves(self, call: Call) -> bool:
+        return any(call.steps) and call.exact and call.keeps_size
+
+    def nanoseconds(self, call: Call) -> float:
+        calls, macs, weights = 1.0, 0.0, 0.0
+        for shape, step in zip(call.shapes, call.steps, strict=True):
+            spread = 2**step - 1 if prod(call.kernel) > 1 else 0
+            own = shape[1] * call.channels * prod(side + spread for side in call.kernel)
+            weights += own
+            macs += own * call.batch * prod(shape[2:] if step else call.size)
+            calls += bool(step) * 1.5  # what it writes is read again
+        return calls * CALL + _work(call, macs, weights)
+
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+        weights = torch.split(weight, [shape[1] for shape in call.shapes], 1)
+        pads = (call.pads[0][0], call.pads[1][0])
+        fine = [place for place, step in enumerate(call.steps) if not step]
+        coarse = [place for place, step in enumerate(call.steps) if step]
+        finish = _Finish(call, onto=True)
+        terms: list[Callable[[torch.Tensor], torch.Tensor]] = []
+        for number, place in enumerate(coarse):
+            step, shape = call.steps[place], call.shapes[place]
+            own_bias = bias if number == 0 else None
+            if call.kernel == (1, 1):
+                plain = engine.conv(weights[place].to(call.dtype), own_bias, shape, Geometry(), relu=False)
+                terms.append(lambda x, plain=plain, step=step: upsample(plain(x, None, False), step, call.size))  # type: ignore[misc]
+            else:
+                kernel = spread_kernel(weights[place], 2**step).to(call.dtype)
+                terms.append(engine.transposed(kernel, own_bias, shape, Geometry(2**step, pads)))
+        conv = None
+        if fine:
+            channels = sum(call.shapes[place][1] for place in fine)
+            fine_weight = torch.cat([weights[place] for place in fine], 1).to(call.dtype)
+            shape = (call.batch, channels, *call.size)
+            conv = engine.conv(
+                fine_weight, None, shape, Geometry(padding=pads), relu=finish.relu_inside and not call.addends
+            )
+
+        def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            y: torch.Tensor | None = None
+            for term, place in zip(terms, coarse, strict=True):
+                value = term(_prepared(parts[place], call.dtype))
+                y = value if y is None else y.add_(value)
+            assert y is not None
+            if conv is None:
+                return finish.rest(y, add)
+            x = parts[fine[0]] if len(fine) == 1 else torch.cat([parts[place] for place in fine], 1)
+            y = conv(_prepared(x, call.dtype), y, True)
+            return finish.rest(y, add) if call.addends or not finish.relu_inside else y
+
+        return run
+
+
+class Dense:
+    """One matrix product of all cells with all cells, for grids of a few cells."""
+
+    name = "dense"
+    about = "one matrix product of all cells with all cells"
+
+    def serves(self, call: Call) -> bool:
+        return call.exact and call.keeps_size and prod(call.size) <= MOST_CELLS
+
+    def nanoseconds(self, call: Call) -> float:
+        weights = sum(prod(shape[1:]) for shape in call.shapes) * call.channels * prod(call.size)
+        calls = 2 if len(call.shapes) > 1 else 1
+        return calls * CALL + _work(call, call.batch * weights / DENSE_SPEED, weights)
+
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+        height, width = call.size
+        blocks = []
+        for shape, step, own in zip(
+            call.shapes, call.steps, torch.split(weight, [shape[1] for shape in call.shapes], 1), strict=True
+        ):
+            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1])
+            for y in range(height):
+                for x in range(width):
+                    for above in range(height):
+                        for beside in range(width):
+                            a, b = above - y + call.pads[0][0], beside - x + call.pads[1][0]
+                            if 0 <= a < call.kernel[0] and 0 <= b < call.kernel[1]:
+                                block[y, x, :, above >> step, beside >> step] += own[:, :, a, b]
+            blocks.append(block.view(height * width * call.channels, -1))
+        matrix = torch.cat(blocks, 1).to(call.dtype)
+        finish = _Finish(call)
+        relu = finish.relu_inside and not call.addends
+        linear = engine.linear(matrix, None if bias is None else bias.repeat(height * width), call.batch, relu)
+
+        def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            flat = [part.permute(0, 2, 3, 1).reshape(call.batch, -1) for part in parts]
+            x = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+            y = linear(x if x.dtype is call.dtype else x.to(call.dtype))
+            y = y.view(call.batch, height, width, call.channels).permute(0, 3, 1, 2)
+            return y if relu else finish.rest(y, add)
+
+        return run
+
+
+class WinogradWay:
+    """3x3 kernels in a quarter of the multiplications, on the parts where they are; its kernel is four times larger."""
+
+    name = "winograd"
+    about = "a quarter of the multiplications, by compiled C++; parts are read where they are"
+
+    def serves(self, call: Call) -> bool:
+        return (
+            call.kernel == (3, 3)
+            and call.stride == call.dilation == call.groups == 1
+            and call.dtype is torch.float32
+            and max(shape[1] for shape in call.shapes) <= MOST_CHANNELS
+            and library() is not None
+        )
+
+    def nanoseconds(self, call: Call) -> float:
+        tiles = call.batch * prod(ceil(side / TILE) for side in call.output_size)
+        depth = sum(_up(shape[1], LANES) for shape in call.shapes)
+        channels = _up(call.channels, LANES)
+        products = POINTS * depth * channels
+        around = tiles * (1.7 * depth + 1.5 * channels)  # to the 36 points and back
+        busy = 2 * tiles * products / WINOGRAD_FLOPS
+        return NATIVE_CALL + around + max(busy, 4 * products / BYTES[call.cold])
+
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+        found = library()
+        assert found is not None, "only ways that serve are prepared"
+        finish = _Finish(call)
+        own = Parts(call.shapes, call.steps, call.size, call.pads)
+        conv = Winograd(found, own, weight, bias, relu=finish.relu_inside)
+
+        def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            parts = [_prepared(part, torch.float32) for part in parts]
+            return finish(conv(parts, _prepared(add[0], torch.float32) if finish.adds_inside else None), add)
+
+        return run
+
+
+WAYS: Mapping[str, Way] = {way.name: way for way in (Whole(), Split(), Dense(), WinogradWay())}
+
+
+def ways(call: Call) -> tuple[str, ...]:
+    """The ways that serve a call, the one that is fastest at a guess first."""
+    found = [way for way in WAYS.values() if way.serves(call)]
+    return tuple(way.name for way in sorted(found, key=lambda way: way.nanoseconds(call)))
+
+
+@torch.no_grad()
+def prepare(way: str, call: Call, weight: torch.Tensor, bias: torch.Tensor | None) -> Run:
+    """A function of the parts and the addends that computes a call in one of its `ways`."""
+    return WAYS[way].prepare(call, weight, None if bias is None else bias.to(call.dtype), backend())
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _work(call: Call, macs: float, weights: float) -> float:
+    """Nanoseconds of multiply-accumulates with so many weights: whichever takes longer, computing or reading."""
+    return max(2 * macs / FLOPS[call.dtype], weights * call.dtype.itemsize / BYTES[call.cold])
+
+
+def _prepared(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if x.dtype is not dtype:
+        x = x.to(dtype)
+    return x if is_channels_last(x) else channels_last(x)
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """The additions and the activation of a call: what a convolution does of them, and what is left."""
+
+    call: Call
+    onto: bool = False
+
+    @property
+    def adds_inside(self) -> bool:
+        return self.call.addends > 0 and not self.onto
+
+    @property
+    def relu_inside(self) -> bool:
+        return self.call.act == "relu" and self.call.addends <= 1
+
+    def __call__(self, y: torch.Tensor, add: Sequence[torch.Tensor]) -> torch.Tensor:
+        """After a convolution that has added the first addend and, where `relu_inside`, has rectified."""
+        return y if self.relu_inside else self.rest(y, add[1:])
+
+    def rest(self, y: torch.Tensor, add: Sequence[torch.Tensor]) -> torch.Tensor:
+        """All of it."""
+        for other in add:
+            y = y.add_(other)
+        return activate(y, self.call.act, dict(self.call.options))
