@@ -48,7 +48,11 @@ def compile_graph(
     Raises `GraphError` where the graph breaks its contract, and what `lower` and `initialize` raise.
     """
     with collection_paused():
-        model = lower(verify(run_passes(verify(graph), optimize)), autocast=_autocast(precision, device))
+        model = lower(
+            verify(run_passes(verify(graph), optimize)),
+            autocast=_autocast(precision, device),
+            by_plans=optimize == "inference",
+        )
         model.to(dtype=dtype or torch.float32)
         model.to_empty(device=device)
     initialize(model, seed)

@@ -29,8 +29,8 @@ def is_traced() -> bool:
 
 
 def is_recorded() -> bool:
-    """Whether the operations are recorded, to run later and elsewhere, so that they must be plain ones."""
-    return torch.compiler.is_compiling() or is_traced()
+    """Whether operations are recorded, to run later, or watched, to be counted: they must then be plain ones."""
+    return torch.compiler.is_compiling() or is_traced() or bool(torch._C._len_torch_dispatch_stack())
 
 
 def upsample(x: torch.Tensor, steps: int, size: tuple[int, int]) -> torch.Tensor:

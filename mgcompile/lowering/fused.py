@@ -80,22 +80,10 @@ class FusedConv2d(nn.Conv2d):
             add: grids of the output's shape.
             act: a function of `torch.nn.functional`, with its `options`.
         """
-        if not (self.training or is_recorded()) and self._may_pack(parts, norm, add):
-            # Everything that the packed form depends on but the tensors, which it watches itself.
-            key = (
-                tuple([part.shape for part in parts]),
-                None if like is None else like.shape,
-                len(add),
-                id(norm),
-                compute_type(parts[0].dtype),
-                act,
-                steps,
-                *options.values(),
-            )
-            packed = self.packed.get(key)
-            if packed is None or not packed.holds():
-                size = None if like is None else kernels.target_size(like, level, offset)
-                packed = self._pack(key, parts, steps, size, norm, (len(add), act, tuple(options.items())))
+        packed = self.prepared(
+            *parts, steps=steps, like=like, norm=norm, add=add, act=act, level=level, offset=offset, **options
+        )
+        if packed is not None:
             return packed.run(parts, add)
         size = None if like is None else kernels.target_size(like, level, offset)
         y = self._convolve(parts, steps, size)
@@ -104,6 +92,38 @@ class FusedConv2d(nn.Conv2d):
         for other in add:
             y = y.add_(other)  # fresh, and neither convolution nor norm needs its output for the gradient
         return activate(y, act, options)
+
+    def prepared(
+        self,
+        *parts: torch.Tensor,
+        steps: tuple[int, ...] = (),
+        like: torch.Tensor | None = None,
+        norm: nn.BatchNorm2d | None = None,
+        add: Sequence[torch.Tensor] = (),
+        act: str = "",
+        level: int | None = None,
+        offset: tuple[int, int] = (0, 0),
+        **options: float,
+    ) -> Packed | None:
+        """The packed form that serves a call of `forward`, up to date; None where plain operations must run."""
+        if self.training or is_recorded() or not self._may_pack(parts, norm, add):
+            return None
+        # Everything that the packed form depends on but the tensors, which it watches itself.
+        key = (
+            tuple([part.shape for part in parts]),
+            None if like is None else like.shape,
+            len(add),
+            id(norm),
+            compute_type(parts[0].dtype),
+            act,
+            steps,
+            *options.values(),
+        )
+        packed = self.packed.get(key)
+        if packed is None or not packed.holds():
+            size = None if like is None else kernels.target_size(like, level, offset)
+            packed = self._pack(key, parts, steps, size, norm, (len(add), act, tuple(options.items())))
+        return packed
 
     def _convolve(
         self, parts: tuple[torch.Tensor, ...], steps: tuple[int, ...], size: tuple[int, int] | None

@@ -13,11 +13,12 @@ from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, Node
 from mgcompile.graph.ops import Input
 from mgcompile.lowering import kernels
+from mgcompile.lowering.plans import planned
 
 __all__ = ["lower"]
 
 
-def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None) -> fx.GraphModule:
+def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_plans: bool = False) -> fx.GraphModule:
     """The model of a graph, on the meta device: an image x of (batch, channels, height, width) -> the outputs.
 
     One output is returned as a tensor, several as a dict of tensors by their names. A set of weights is one submodule,
@@ -25,7 +26,7 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None) -> f
     node says in `meta["mgcompile"]` which "node" of the graph it comes from, its "level" and its "layer".
 
     `autocast` is a type of device and a type of number: convolutions and linear layers then compute in that type there;
-    outputs are single precision again.
+    outputs are single precision again. `by_plans` lets repeated calls run by a plan; see `plans`.
 
     Raises `MgcompileError` where a name cannot be a submodule's, or where nodes share weights and differ in options.
     """
@@ -51,25 +52,30 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None) -> f
                     values[node.name] = code.call_module(node.weights, *node.op.call(args, *types))
     code.end()
     outputs = {name: values[node] for name, node in graph.outputs.items()}
+    if autocast is not None or by_plans:
+        code.set_codegen(_DecoratedCode(autocast, by_plans))
     if autocast is not None:
-        code.set_codegen(_AutocastCode(*autocast))
         outputs = {name: code.call_method("float", (value,)) for name, value in outputs.items()}
     code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))
     return fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
 
 
-class _AutocastCode(fx.graph.CodeGen):
-    """Code whose `forward` runs under autocast."""
+class _DecoratedCode(fx.graph.CodeGen):
+    """Code whose `forward` runs under autocast, by plans, or both."""
 
-    def __init__(self, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, autocast: tuple[str, torch.dtype] | None, by_plans: bool) -> None:
         super().__init__()
-        self.device = device
-        self.dtype = dtype
+        self.decorators = [] if autocast is None else ['@torch.autocast("{}", {})'.format(*autocast)]
+        self.decorators += ["@planned"] if by_plans else []
+
+    def additional_globals(self) -> list[tuple[str, Any]]:
+        """What the decorators are called by."""
+        return [("planned", planned)]
 
     def gen_fn_def(self, free_vars: list[str], maybe_return_annotation: str, **options: Any) -> str:
         """The head of the function, decorated."""
         head: str = super().gen_fn_def(free_vars, maybe_return_annotation, **options)
-        return f'@torch.autocast("{self.device}", {self.dtype})\n{head}'
+        return "\n".join([*self.decorators, head])
 
 
 class _Code(fx.Graph):

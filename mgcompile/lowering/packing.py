@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from mgcompile.lowering.ways import Run, prepare, ways
 if TYPE_CHECKING:
     from mgcompile.lowering.fused import FusedConv2d
 
-__all__ = ["Packed", "pack"]
+__all__ = ["Packed", "Source", "hold", "pack"]
 
-_Source = tuple[dict[str, Any], str, torch.Tensor | None, int, int | None]
+Source = tuple[dict[str, Any], str, torch.Tensor | None, int, int | None]
 """A tensor in its place: the dict of a module and the name in it, the tensor, its address, its version."""
 
 
@@ -28,19 +28,24 @@ class Packed:
 
     way: str
     run: Run
-    sources: tuple[_Source, ...]
+    bound: Run | None
+    """The same for grids that are all fp32 and channels-last."""
+    sources: tuple[Source, ...]
     norm: nn.BatchNorm2d | None
 
     def holds(self) -> bool:
         """Whether every tensor is the one that it was, with the values that it had."""
-        for tensors, name, tensor, place, version in self.sources:
-            if tensors[name] is not tensor:
-                return False
-            if tensor is not None and (
-                tensor.data_ptr() != place or (version is not None and tensor._version != version)
-            ):
-                return False
-        return True
+        return hold(self.sources)
+
+
+def hold(sources: Iterable[Source]) -> bool:
+    """Whether every tensor is the one that it was, with the values that it had."""
+    for tensors, name, tensor, place, version in sources:
+        if tensors[name] is not tensor:
+            return False
+        if tensor is not None and (tensor.data_ptr() != place or (version is not None and tensor._version != version)):
+            return False
+    return True
 
 
 @torch.no_grad()
@@ -56,10 +61,11 @@ def pack(
     chosen = ways(call)[0]
     if tune and len(ways(call)) > 1:
         chosen = fastest(call, lambda way: prepare(way, call, weight, bias))
-    return Packed(chosen, prepare(chosen, call, weight, bias), tuple(_sources(conv, norm)), norm)
+    made = prepare(chosen, call, weight, bias)
+    return Packed(chosen, made.run, made.bound, tuple(_sources(conv, norm)), norm)
 
 
-def _sources(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Iterator[_Source]:
+def _sources(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Iterator[Source]:
     places: list[tuple[dict[str, Any], str]] = [(conv._parameters, "weight"), (conv._parameters, "bias")]
     if norm is not None:
         places += [(norm._parameters, "weight"), (norm._parameters, "bias")]

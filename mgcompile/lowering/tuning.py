@@ -21,7 +21,7 @@ import torch
 
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.machine import cache_folder, machine
-from mgcompile.lowering.ways import Run, ways
+from mgcompile.lowering.ways import Prepared, ways
 
 __all__ = ["cache_file", "fastest", "forget"]
 
@@ -35,14 +35,14 @@ FILLER_BYTES = 48 << 20
 _known: dict[Path, dict[str, str]] = {}
 
 
-def fastest(call: Call, make: Callable[[str], Run]) -> str:
+def fastest(call: Call, make: Callable[[str], Prepared]) -> str:
     """The way of a call that is fastest here: remembered, or else measured."""
     served = ways(call)
     known, key = _load(cache_file()), key_of(call, served)
     if known.get(key) in served:
         return known[key]
     parts, add = call.sample()
-    runs = {way: make(way) for way in served}
+    runs = {way: make(way).run for way in served}
     before = partial(_evict, [*parts, *add]) if call.cold else _nothing
     times = measure({way: partial(run, parts, add) for way, run in runs.items()}, before)
     known[key] = min(times, key=times.__getitem__)

@@ -20,9 +20,18 @@ from mgcompile.lowering.functional import activate, channels_last, is_channels_l
 from mgcompile.lowering.native.library import library
 from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, Parts, Winograd
 
-__all__ = ["WAYS", "Run", "Way", "prepare", "ways"]
+__all__ = ["WAYS", "Prepared", "Run", "Way", "prepare", "ways"]
 
 Run: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A function of the parts and the addends that computes a call; `bound`, where all are fp32 and channels-last."""
+
+    run: Run
+    bound: Run | None = None
+
 
 MOST_CELLS = 4
 """Grids of up to so many cells may be computed as a dense matrix product: its weights grow with their square."""
@@ -50,8 +59,8 @@ class Way(Protocol):
     def nanoseconds(self, call: Call) -> float:
         """How long it takes, at a guess."""
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
-        """A function of the parts and the addends that computes the call."""
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
+        """What computes the call."""
 
 
 class Whole:
@@ -69,7 +78,7 @@ class Whole:
         calls = 1 + (len(call.shapes) > 1) + sum(map(bool, call.steps))
         return calls * CALL + copied / 20 + _work(call, call.cells * weights, weights)
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
         (top, bottom), (left, right) = call.pads
         even = (top, left) == (bottom, right)
         size = (call.size[0] + (0 if even else top + bottom), call.size[1] + (0 if even else left + right))
@@ -88,7 +97,7 @@ class Whole:
                 x = channels_last(F.pad(x, (left, right, top, bottom)))
             return finish(conv(x, _prepared(add[0], call.dtype) if finish.adds_inside else None, False), add)
 
-        return run
+        return Prepared(run)
 
 
 class Split:
@@ -110,7 +119,7 @@ class Split:
             calls += bool(step) * 1.5  # what it writes is read again
         return calls * CALL + _work(call, macs, weights)
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
         weights = torch.split(weight, [shape[1] for shape in call.shapes], 1)
         pads = (call.pads[0][0], call.pads[1][0])
         fine = [place for place, step in enumerate(call.steps) if not step]
@@ -147,7 +156,7 @@ class Split:
             y = conv(_prepared(x, call.dtype), y, True)
             return finish.rest(y, add) if call.addends or not finish.relu_inside else y
 
-        return run
+        return Prepared(run)
 
 
 class Dense:
@@ -164,7 +173,7 @@ class Dense:
         calls = 2 if len(call.shapes) > 1 else 1
         return calls * CALL + _work(call, call.batch * weights / DENSE_SPEED, weights)
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
         height, width = call.size
         blocks = []
         for shape, step, own in zip(
@@ -191,7 +200,7 @@ class Dense:
             y = y.view(call.batch, height, width, call.channels).permute(0, 3, 1, 2)
             return y if relu else finish.rest(y, add)
 
-        return run
+        return Prepared(run)
 
 
 class WinogradWay:
@@ -218,18 +227,21 @@ class WinogradWay:
         busy = 2 * tiles * products / WINOGRAD_FLOPS
         return NATIVE_CALL + around + max(busy, 4 * products / BYTES[call.cold])
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Run:
+    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
         found = library()
         assert found is not None, "only ways that serve are prepared"
         finish = _Finish(call)
         own = Parts(call.shapes, call.steps, call.size, call.pads)
         conv = Winograd(found, own, weight, bias, relu=finish.relu_inside)
 
+        def bound(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            return finish(conv.run(parts, add), add)
+
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
             parts = [_prepared(part, torch.float32) for part in parts]
-            return finish(conv(parts, _prepared(add[0], torch.float32) if finish.adds_inside else None), add)
+            return bound(parts, [_prepared(each, torch.float32) for each in add])
 
-        return run
+        return Prepared(run, bound if finish.remains else conv.run)
 
 
 WAYS: Mapping[str, Way] = {way.name: way for way in (Whole(), Split(), Dense(), WinogradWay())}
@@ -242,8 +254,8 @@ def ways(call: Call) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def prepare(way: str, call: Call, weight: torch.Tensor, bias: torch.Tensor | None) -> Run:
-    """A function of the parts and the addends that computes a call in one of its `ways`."""
+def prepare(way: str, call: Call, weight: torch.Tensor, bias: torch.Tensor | None) -> Prepared:
+    """What computes a call in one of its `ways`."""
     return WAYS[way].prepare(call, weight, None if bias is None else bias.to(call.dtype), backend())
 
 
@@ -276,6 +288,11 @@ class _Finish:
     @property
     def relu_inside(self) -> bool:
         return self.call.act == "relu" and self.call.addends <= 1
+
+    @property
+    def remains(self) -> bool:
+        """Whether something is left to do after a convolution that has added the first addend."""
+        return not self.relu_inside and (bool(self.call.act) or self.call.addends > 1)
 
     def __call__(self, y: torch.Tensor, add: Sequence[torch.Tensor]) -> torch.Tensor:
         """After a convolution that has added the first addend and, where `relu_inside`, has rectified."""

@@ -78,7 +78,8 @@ def test_winograd_is_the_convolution(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        y = Winograd(found, Parts(shapes, steps, size, pads), weight, bias, relu=relu)(parts, add)
+        conv = Winograd(found, Parts(shapes, steps, size, pads), weight, bias, relu=relu)
+        y = conv.run(parts, [] if add is None else [add])
     finally:
         torch.set_num_threads(before)
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -95,7 +96,7 @@ def test_the_error_is_near_that_of_the_plain_sum(channels: int, batch: int) -> N
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     plain = (F.conv2d(x, weight, padding=1) - exact).square().mean().sqrt()
     ours = Winograd(found, Parts([tuple(x.shape)], [0], (14, 14), AROUND), weight, None, relu=False)
-    error = (ours([channels_last(x)], None) - exact).square().mean().sqrt()
+    error = (ours.run([channels_last(x)], []) - exact).square().mean().sqrt()
     assert float(error / exact.square().mean().sqrt()) < 1.2e-6
     assert float(error) < 6 * float(plain)
 
@@ -106,10 +107,22 @@ def test_what_is_not_a_number_stays_visible() -> None:
     assert found is not None
     x = noise((1, 3, 12, 12))
     x[0, 0, 5, 5] = float("nan")
-    run = Winograd(found, Parts([(1, 3, 12, 12)], [0], (12, 12), AROUND), noise((4, 3, 3, 3)), None, relu=True)
-    y = run([channels_last(x)], None)
+    conv = Winograd(found, Parts([(1, 3, 12, 12)], [0], (12, 12), AROUND), noise((4, 3, 3, 3)), None, relu=True)
+    y = conv.run([channels_last(x)], [])
     assert y[0, :, 4:7, 4:7].isnan().all()
     assert not y[0, :, :4, :].isnan().any()  # of other tiles
+
+
+@needs_compiler
+def test_nothing_of_an_earlier_call_gets_into_the_next() -> None:
+    found = library()
+    assert found is not None
+    for channels, value in [(160, float("nan")), (130, 1.0), (500, float("inf")), (402, 1.0)]:  # depths that are padded
+        x = channels_last(noise((1, channels, 8, 8)) * value)
+        weight = noise((3, channels, 3, 3)) / channels
+        y = Winograd(found, Parts([(1, channels, 8, 8)], [0], (8, 8), AROUND), weight, None, relu=False).run([x], [])
+        if value == 1:
+            torch.testing.assert_close(y, F.conv2d(x, weight, padding=1), rtol=1e-5, atol=1e-5)
 
 
 @needs_compiler
@@ -131,10 +144,10 @@ def test_threads_of_python_share_a_convolution() -> None:
     found = library()
     assert found is not None
     weight = noise((64, 32, 3, 3))
-    run = Winograd(found, Parts([(1, 32, 6, 6)], [0], (6, 6), AROUND), weight, None, relu=False)
+    conv = Winograd(found, Parts([(1, 32, 6, 6)], [0], (6, 6), AROUND), weight, None, relu=False)
     images = [channels_last(noise((1, 32, 6, 6), seed)) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        outputs = list(pool.map(lambda image: run([image], None), images))
+        outputs = list(pool.map(lambda image: conv.run([image], []), images))
     for image, output in zip(images, outputs, strict=True):
         torch.testing.assert_close(output, F.conv2d(image, weight, padding=1), rtol=1e-3, atol=1e-3)
 

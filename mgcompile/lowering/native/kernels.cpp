@@ -90,28 +90,34 @@ inline void to_tile(const Vec *m, Vec *y) {
     y[3] = A2 * A * odd_a + (B2 * B * odd_b + m[5]);
 }
 
-// m (R, N * LANES) = or += v (R, `some`) x u (some, N * LANES); the rows of v are `depth` apart.
-template <int R, int N> void product(const float *v, const float *u, int depth, int some, bool first, float *m) {
-    Vec sum[R][N];
-    for (int i = 0; i < R; i++)
-        for (int j = 0; j < N; j++) sum[i][j] = Vec{};
-    for (int c = 0; c < some; c++) {
+// m (R, N * LANES) = or += v (R, `run`) x u (run, N * LANES).
+template <int R, int N> void product(const float *v, const float *u, int run, bool first, float *m) {
+    constexpr int NEAR = 5; // rows that one address reaches, with few registers for the distances
+    const float *rows[] = {v, v + (R > NEAR ? NEAR * run : 0), v + (R > 2 * NEAR ? 2 * NEAR * run : 0)};
+    Vec sum[R][N] = {};
+    for (int c = 0; c < run; c++) {
         Vec weight[N];
-        for (int j = 0; j < N; j++) weight[j] = load(u + ((size_t)c * N + j) * LANES);
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) weight[j] = load(u + j * LANES);
+        u += N * LANES;
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
-            Vec x = all(v[(size_t)i * depth + c]);
+            Vec x = all(rows[i / NEAR][(ptrdiff_t)(i % NEAR) * run]);
+#pragma GCC unroll 4
             for (int j = 0; j < N; j++) sum[i][j] += x * weight[j];
         }
+        rows[0]++, rows[1]++, rows[2]++;
     }
+#pragma GCC unroll 16
     for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
         for (int j = 0; j < N; j++) {
             float *to = m + ((size_t)i * N + j) * LANES;
             store(to, first ? sum[i][j] : load(to) + sum[i][j]);
         }
 }
 
-using Product = void (*)(const float *, const float *, int, int, bool, float *);
+using Product = void (*)(const float *, const float *, int, bool, float *);
 
 // The products of 1 to ROWS rows.
 template <int N> struct Products {
@@ -164,10 +170,23 @@ struct Conv {
     int count, batch, fine_height, fine_width, height, width, channels, top, left, relu;
 };
 
-int mgcompile_lanes() { return LANES; }
+// The rows of a transformed kernel: the channels of each part, rounded up to lanes, and all to runs of one length.
+static int run_of(int depth) {
+    int runs = (depth + RUN - 1) / RUN;
+    return up_to((depth + runs - 1) / runs, LANES);
+}
+static int depth_of(const Part *parts, int count) {
+    int depth = 0;
+    for (int k = 0; k < count; k++) depth += up_to(parts[k].channels, LANES);
+    return up_to(depth, run_of(depth));
+}
 
-// weight (channels, sum of the parts' channels, 3, 3) -> u, of 36 * depth * (channels, rounded up to lanes) floats,
-// where the depth is the sum of the parts' channels, each rounded up to lanes.
+// The floats of a transformed kernel.
+size_t mgcompile_winograd_size(const Part *parts, int count, int channels) {
+    return (size_t)POINTS * depth_of(parts, count) * up_to(channels, LANES);
+}
+
+// weight (channels, sum of the parts' channels, 3, 3) -> u.
 void mgcompile_winograd_kernel(const float *weight, const Part *parts, int count, int channels, float *u, int threads) {
     double g[PATCH][3] = {{1, 0, 0}, {}, {}, {}, {}, {0, 0, 1}};
     const double points[] = {0, A, -A, B, -B};
@@ -176,19 +195,19 @@ void mgcompile_winograd_kernel(const float *weight, const Part *parts, int count
         for (int j = 0; j < 5; j++) slope *= i == j ? 1 : points[i] - points[j];
         for (int power = 0; power < 3; power++) g[i][power] = (power > 0 ? points[i] : 1) * (power > 1 ? points[i] : 1) / slope;
     }
-    int depth = 0, given = 0;
-    for (int k = 0; k < count; k++) depth += up_to(parts[k].channels, LANES), given += parts[k].channels;
+    int depth = depth_of(parts, count), given = 0, used = 0; // what is beyond `used` pads the last run
+    for (int k = 0; k < count; k++) given += parts[k].channels, used += up_to(parts[k].channels, LANES);
     int blocks = (channels + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) collapse(2)
     for (int block = 0; block < blocks; block++)
         for (int row = 0; row < depth; row++) {
             int first = block * BLOCK, lanes = channels - first > LANES ? BLOCK : LANES;
             int channel = 0, rest = row, part = 0; // of the weight; none where the row pads a part
-            while (rest >= up_to(parts[part].channels, LANES)) {
+            while (row < used && rest >= up_to(parts[part].channels, LANES)) {
                 rest -= up_to(parts[part].channels, LANES);
                 channel += parts[part++].channels;
             }
-            bool real = rest < parts[part].channels;
+            bool real = row < used && rest < parts[part].channels;
             float *to = u + ((size_t)first * POINTS + 0) * depth;
             for (int lane = 0; lane < lanes; lane++) {
                 double half[PATCH][3] = {};
@@ -218,11 +237,12 @@ struct Job {
     const float *const *data;
     const float *add;
     float *y;
-    int depth, down, across;
+    int depth, run, down, across;
 
     int tiles() const { return conv.batch * down * across; }
 
-    // The patch of one tile -> row t of each of the 36 matrices of v, which have `rows` rows.
+    // The patch of one tile -> row t of each of the 36 matrices of v, which have `rows` rows. v is (36, runs, rows, run):
+    // what is multiplied together lies together.
     void transform_patch(int tile, int t, int rows, float *v) const {
         int image = tile / (down * across);
         int y0 = tile / across % down * TILE - conv.top, x0 = tile % across * TILE - conv.left;
@@ -239,14 +259,21 @@ struct Job {
                     cells[i][j] = inside ? base + cell * part.channels : zeros;
                 }
             int full = part.channels / LANES * LANES;
-            for (int c = 0; c < full; c += LANES) transform<false>(cells, c, LANES, t, rows, v + at + c);
-            if (full < part.channels) transform<true>(cells, full, part.channels - full, t, rows, v + at + full);
+            for (int c = 0; c < full; c += LANES) transform<false>(cells, c, LANES, v + place(at + c, t, rows), rows);
+            if (full < part.channels)
+                transform<true>(cells, full, part.channels - full, v + place(at + full, t, rows), rows);
             at += up_to(part.channels, LANES);
         }
+        for (; at < depth; at += LANES) // what pads the last run; its weights are zero, but not what memory held
+            for (int p = 0; p < POINTS; p++) store(v + (size_t)p * rows * depth + place(at, t, rows), Vec{});
+    }
+
+    size_t place(int channel, int t, int rows) const {
+        return ((size_t)(channel / run) * rows + t) * run + channel % run;
     }
 
     template <bool PARTIAL>
-    void transform(const float *const (*cells)[PATCH], int channel, int lanes, int t, int rows, float *v) const {
+    void transform(const float *const (*cells)[PATCH], int channel, int lanes, float *v, int rows) const {
         Vec half[PATCH][PATCH];
         for (int j = 0; j < PATCH; j++) {
             Vec column[PATCH], values[PATCH];
@@ -258,7 +285,7 @@ struct Job {
         for (int i = 0; i < PATCH; i++) {
             Vec values[PATCH];
             from_patch(half[i], values);
-            for (int j = 0; j < PATCH; j++) store(v + ((size_t)(i * PATCH + j) * rows + t) * depth, values[j]);
+            for (int j = 0; j < PATCH; j++) store(v + (size_t)(i * PATCH + j) * rows * depth, values[j]);
         }
     }
 
@@ -274,11 +301,11 @@ struct Job {
         const float *u = conv.kernel + (size_t)POINTS * depth * channel;
         int parts = (n + ROWS - 1) / ROWS, height = (n + parts - 1) / parts;
         for (int p = 0; p < POINTS; p++)
-            for (int c = 0; c < depth; c += RUN)
+            for (int c = 0; c < depth; c += run)
                 for (int t = 0; t < n; t += height)
                     products<N>.of[std::min(height, n - t)](
-                        v + ((size_t)p * rows + t) * depth + c, u + ((size_t)p * depth + c) * N * LANES, depth,
-                        std::min(RUN, depth - c), c == 0, m + ((size_t)p * rows + t) * N * LANES);
+                        v + ((size_t)p * depth + c) * rows + (size_t)t * run, u + ((size_t)p * depth + c) * N * LANES,
+                        run, c == 0, m + ((size_t)p * rows + t) * N * LANES);
         for (int t = 0; t < n; t++)
             for (int j = 0; j < N && channel + j * LANES < conv.channels; j++)
                 write_tile(first + t, channel + j * LANES, m + ((size_t)t * N + j) * LANES, (size_t)rows * N * LANES);
@@ -352,8 +379,9 @@ extern "C" {
 
 // y = relu?(convolution of the parts + bias + add), all NHWC; `data` has one address for each part, `add` may be null.
 void mgcompile_winograd(const Conv *conv, const float *const *data, const float *add, float *y, int threads) {
-    Job job{*conv, data, add, y, 0, (conv->height + TILE - 1) / TILE, (conv->width + TILE - 1) / TILE};
-    for (int k = 0; k < conv->count; k++) job.depth += up_to(conv->parts[k].channels, LANES);
+    int down = (conv->height + TILE - 1) / TILE, across = (conv->width + TILE - 1) / TILE;
+    int depth = depth_of(conv->parts, conv->count);
+    Job job{*conv, data, add, y, depth, run_of(depth), down, across};
     bool few = job.tiles() < 4 * threads && conv->channels > BLOCK * (threads - 1);
     if (few && threads > 1)
         job.run_together(threads);

@@ -140,6 +140,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int
     parts = ctypes.POINTER(PartArgs)
     found.mgcompile_winograd_kernel.argtypes = [pointer, parts, number, number, pointer, number]
+    found.mgcompile_winograd_size.argtypes = [parts, number, number]
+    found.mgcompile_winograd_size.restype = ctypes.c_size_t
     found.mgcompile_winograd.argtypes = [pointer, pointer, pointer, pointer, number]
     found.mgcompile_pool_2x2.argtypes = [pointer, pointer, number, number, number, number, number]
     for name in ("mgcompile_winograd_kernel", "mgcompile_winograd", "mgcompile_pool_2x2"):
@@ -153,5 +155,5 @@ def _computes(found: ctypes.CDLL) -> bool:
 
     x = torch.linspace(-1, 1, 2 * 3 * 5 * 6).reshape(2, 5, 6, 3).permute(0, 3, 1, 2)
     weight = torch.linspace(1, -1, 4 * 3 * 9).reshape(4, 3, 3, 3)
-    run = Winograd(found, Parts([(2, 3, 5, 6)], [0], (5, 6), ((1, 1), (1, 1))), weight, None, relu=False)
-    return torch.allclose(run([x], None), F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)
+    conv = Winograd(found, Parts([(2, 3, 5, 6)], [0], (5, 6), ((1, 1), (1, 1))), weight, None, relu=False)
+    return torch.allclose(conv.run([x], []), F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)

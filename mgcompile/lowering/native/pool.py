@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from mgcompile.lowering.native.library import library
 
-__all__ = ["pool_2x2"]
+__all__ = ["bound_pool", "pool_2x2"]
 
 
 def pool_2x2(x: torch.Tensor) -> torch.Tensor | None:
@@ -14,10 +16,21 @@ def pool_2x2(x: torch.Tensor) -> torch.Tensor | None:
 
     x is fp32 in channels-last memory. At an odd border a window sees the cells that exist.
     """
+    run = bound_pool(tuple(x.shape))
+    return None if run is None else run(x)
+
+
+def bound_pool(shape: tuple[int, ...]) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The pooling of grids of one shape, without a look at the layout."""
     found = library()
     if found is None:
         return None
-    batch, channels, height, width = x.shape
-    y = torch.empty((batch, channels, (height + 1) // 2, (width + 1) // 2), memory_format=torch.channels_last)
-    found.mgcompile_pool_2x2(x.data_ptr(), y.data_ptr(), batch, height, width, channels, torch.get_num_threads())
-    return y
+    batch, channels, height, width = shape
+    call, pooled = found.mgcompile_pool_2x2, (batch, channels, (height + 1) // 2, (width + 1) // 2)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        y = torch.empty(pooled, memory_format=torch.channels_last)
+        call(x.data_ptr(), y.data_ptr(), batch, height, width, channels, torch.get_num_threads())
+        return y
+
+    return run

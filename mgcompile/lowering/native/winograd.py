@@ -46,12 +46,11 @@ class Winograd:
         self, library: ctypes.CDLL, parts: Parts, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool
     ) -> None:
         weight = weight.detach().float().contiguous()
-        channels, lanes, count = weight.shape[0], library.mgcompile_lanes(), len(parts.shapes)
+        channels, count = weight.shape[0], len(parts.shapes)
         own = (PartArgs * count)()
         for args, shape, step in zip(own, parts.shapes, parts.steps, strict=True):
             args.channels, args.height, args.width, args.step = *shape[1:], step
-        depth = sum(-(-shape[1] // lanes) * lanes for shape in parts.shapes)
-        self._kernel = torch.empty(POINTS * depth * (-(-channels // lanes) * lanes))
+        self._kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels))
         library.mgcompile_winograd_kernel(
             weight.data_ptr(), own, count, channels, self._kernel.data_ptr(), torch.get_num_threads()
         )
@@ -66,13 +65,16 @@ class Winograd:
         self._place = ctypes.addressof(self._args)
         self._addresses = ctypes.c_void_p * count
 
-    def __call__(self, parts: Sequence[torch.Tensor], add: torch.Tensor | None) -> torch.Tensor:
-        """The output of (batch, channels, height, width). The parts and the addend must have the layout and shapes."""
+    def run(self, parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The output of (batch, channels, height, width); of the addends, the first is added.
+
+        The parts and the addend must have the layout and shapes.
+        """
         y = torch.empty(self._shape, memory_format=torch.channels_last)
         self._call(
             self._place,
             self._addresses(*[part.data_ptr() for part in parts]),
-            None if add is None else add.data_ptr(),
+            add[0].data_ptr() if add else None,
             y.data_ptr(),
             torch.get_num_threads(),
         )
