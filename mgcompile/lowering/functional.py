@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from mgcompile.lowering.native.pool import pool_2x2
+from mgcompile.lowering.native.winograd import TYPES
 
 __all__ = [
     "activate",
@@ -93,7 +94,7 @@ def max_pool_2x2(x: torch.Tensor) -> torch.Tensor:
         or (torch.is_grad_enabled() and x.requires_grad)
     ):
         return F.max_pool2d(x, 2, ceil_mode=True)
-    if type(x) is torch.Tensor and x.dtype is torch.float32 and is_channels_last(x):
+    if type(x) is torch.Tensor and x.dtype in TYPES and is_channels_last(x):
         pooled = pool_2x2(x)
         if pooled is not None:
             return pooled

@@ -29,7 +29,7 @@ class Packed:
     way: str
     run: Run
     bound: Run | None
-    """The same for grids that are all fp32 and channels-last."""
+    """The same for grids that are all of the type it computes and channels-last."""
     sources: tuple[Source, ...]
     norm: nn.BatchNorm2d | None
 

@@ -23,6 +23,7 @@ from mgcompile.lowering.functional import is_channels_last, is_recorded, max_poo
 from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.kernels import InputCheck
 from mgcompile.lowering.native.pool import bound_pool
+from mgcompile.lowering.native.winograd import TYPES
 from mgcompile.lowering.packing import Source, hold
 
 __all__ = ["planned"]
@@ -164,18 +165,16 @@ class _Recorder(fx.Interpreter):
         For a convolution, it is a function of the parts and the addends.
         """
         if function is max_pool_2x2:
-            return bound_pool(tuple(args[0].shape)) if _is_plain(args[0]) else None
+            of = args[0]
+            return bound_pool(tuple(of.shape), of.dtype) if of.dtype in TYPES and is_channels_last(of) else None
         packed = function.prepared(*args, **kwargs) if isinstance(function, FusedConv2d) else None
         if packed is None:
             return None
         self._sources += packed.sources
-        if packed.bound is not None and all(map(_is_plain, (*args, *kwargs.get("add", ())))):
+        dtype, grids = compute_type(args[0].dtype), (*args, *kwargs.get("add", ()))
+        if packed.bound is not None and all(each.dtype is dtype and is_channels_last(each) for each in grids):
             return packed.bound
         return packed.run
-
-
-def _is_plain(x: torch.Tensor) -> bool:
-    return x.dtype is torch.float32 and is_channels_last(x)
 
 
 def _nothing(*_: Any) -> None:

@@ -18,7 +18,7 @@ from mgcompile.lowering.backends import Backend, Geometry, backend
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.functional import activate, channels_last, is_channels_last, spread_kernel, upsample
 from mgcompile.lowering.native.library import library
-from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, Parts, Winograd
+from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd
 
 __all__ = ["WAYS", "Prepared", "Run", "Way", "prepare", "ways"]
 
@@ -27,7 +27,7 @@ Run: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torc
 
 @dataclass(frozen=True)
 class Prepared:
-    """A function of the parts and the addends that computes a call; `bound`, where all are fp32 and channels-last."""
+    """A function of the parts and the addends that computes a call; `bound`, for channels-last of its type."""
 
     run: Run
     bound: Run | None = None
@@ -213,7 +213,7 @@ class WinogradWay:
         return (
             call.kernel == (3, 3)
             and call.stride == call.dilation == call.groups == 1
-            and call.dtype is torch.float32
+            and call.dtype in TYPES
             and max(shape[1] for shape in call.shapes) <= MOST_CHANNELS
             and library() is not None
         )
@@ -231,15 +231,15 @@ class WinogradWay:
         found = library()
         assert found is not None, "only ways that serve are prepared"
         finish = _Finish(call)
-        own = Parts(call.shapes, call.steps, call.size, call.pads)
+        own = Parts(call.shapes, call.steps, call.size, call.pads, call.dtype)
         conv = Winograd(found, own, weight, bias, relu=finish.relu_inside)
 
         def bound(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
             return finish(conv.run(parts, add), add)
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
-            parts = [_prepared(part, torch.float32) for part in parts]
-            return bound(parts, [_prepared(each, torch.float32) for each in add])
+            parts = [_prepared(part, call.dtype) for part in parts]
+            return bound(parts, [_prepared(each, call.dtype) for each in add])
 
         return Prepared(run, bound if finish.remains else conv.run)
 

@@ -28,6 +28,7 @@ from mgcompile.lowering.native.winograd import Parts, Winograd
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C++ compiler whose code works here")
 MANY = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 Pads = tuple[tuple[int, int], tuple[int, int]]
+TYPES = st.sampled_from([torch.float32, torch.bfloat16])
 AROUND: Pads = ((1, 1), (1, 1))
 
 
@@ -50,27 +51,27 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 
 @needs_compiler
 @MANY
-@given(convolutions(), st.booleans(), st.booleans(), st.booleans(), st.integers(1, 5))
+@given(convolutions(), st.tuples(st.booleans(), st.booleans(), st.booleans()), st.integers(1, 5), TYPES)
 def test_winograd_is_the_convolution(
     case: tuple[list[tuple[int, ...]], list[int], tuple[int, int], Pads, int],
-    biased: bool,
-    added: bool,
-    relu: bool,
+    around: tuple[bool, bool, bool],
     threads: int,
+    dtype: torch.dtype,
 ) -> None:
     shapes, steps, size, pads, channels = case
+    biased, added, relu = around
     found = library()
     assert found is not None
     depth = sum(shape[1] for shape in shapes)
     weight = noise((channels, depth, 3, 3)) / (9 * depth) ** 0.5
     bias = noise((channels,)) if biased else None
-    parts = [channels_last(noise(shape, number)) for number, shape in enumerate(shapes)]
+    parts = [channels_last(noise(shape, number).to(dtype)) for number, shape in enumerate(shapes)]
     fine = torch.cat([upsample(part, step, size) for part, step in zip(parts, steps, strict=True)], 1).double()
     (top, bottom), (left, right) = pads
     right_one = F.conv2d(
         F.pad(fine, (left, right, top, bottom)), weight.double(), None if bias is None else bias.double()
     )
-    add = channels_last(noise(tuple(right_one.shape), 9)) if added else None
+    add = channels_last(noise(tuple(right_one.shape), 9).to(dtype)) if added else None
     if add is not None:
         right_one += add
     if relu:
@@ -78,12 +79,15 @@ def test_winograd_is_the_convolution(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        conv = Winograd(found, Parts(shapes, steps, size, pads), weight, bias, relu=relu)
+        conv = Winograd(found, Parts(shapes, steps, size, pads, dtype), weight, bias, relu=relu)
         y = conv.run(parts, [] if add is None else [add])
     finally:
         torch.set_num_threads(before)
     assert y.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(y.double(), right_one, rtol=1e-5, atol=1e-5)
+    assert y.dtype is dtype
+    # Of bfloat16, the output alone is rounded: to eight bits.
+    rounding = 2**-8 * 1.01 if dtype is torch.bfloat16 else 0
+    torch.testing.assert_close(y.double(), right_one, rtol=1e-5 + rounding, atol=1e-5)
 
 
 @needs_compiler
@@ -127,11 +131,11 @@ def test_nothing_of_an_earlier_call_gets_into_the_next() -> None:
 
 @needs_compiler
 @MANY
-@given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.booleans())
-def test_pool_is_the_maximum(batch: int, channels: int, height: int, width: int, with_nan: bool) -> None:
-    x = channels_last(noise((batch, channels, height, width)))
+@given(st.tuples(*[st.integers(1, 40)] * 3), st.booleans(), TYPES)
+def test_pool_is_the_maximum(shape: tuple[int, int, int], with_nan: bool, dtype: torch.dtype) -> None:
+    x = channels_last(noise((3, *shape)).to(dtype))
     if with_nan:
-        x[0, 0, height // 2, width // 2] = float("nan")
+        x[0, 0, shape[1] // 2, shape[2] // 2] = float("nan")
     found = pool_2x2(x)
     assert found is not None
     assert found.is_contiguous(memory_format=torch.channels_last)

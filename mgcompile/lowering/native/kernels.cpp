@@ -12,10 +12,11 @@
 // A tile is 4x4 cells of the output, and its patch the 6x6 cells of the input that they see. A thread transforms the
 // patches of a few tiles into V, (36, tiles, depth), that stays in its level-2 cache; for each block of output channels
 // it makes 36 matrix products with the kernel's U, (blocks, 36, depth, block), and transforms these, with bias, addend
-// and ReLU, into the output.
+// and ReLU, into the output. Grids may be bfloat16; the kernel, the sums and what lies between are single precision.
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <omp.h>
 #include <unistd.h>
@@ -52,6 +53,36 @@ inline Vec load(const float *p, int n) {
 inline void store(float *p, Vec v, int n) {
     if (n >= LANES) return store(p, v);
     for (int i = 0; i < n; i++) p[i] = v[i];
+}
+
+// bfloat16: the upper half of a float.
+struct bf16 {
+    uint16_t bits;
+};
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+typedef uint16_t HalvesAnywhere __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+
+inline Vec load(const bf16 *p) {
+    Halves upper = *reinterpret_cast<const HalvesAnywhere *>(p);
+    return (Vec)(__builtin_convertvector(upper, Words) << 16);
+}
+inline void store(bf16 *p, Vec v) { // to the nearest, to even at halves; what is not a number stays one
+    Words word = (Words)v, round = word + 0x7fff + ((word >> 16) & 1);
+    Words kept = (Words)(v == v ? (Vec)round : (Vec)(word | 0x400000));
+    *reinterpret_cast<HalvesAnywhere *>(p) = __builtin_convertvector(kept >> 16, Halves);
+}
+inline Vec load(const bf16 *p, int n) {
+    if (n >= LANES) return load(p);
+    bf16 whole[LANES] = {};
+    for (int i = 0; i < n; i++) whole[i] = p[i];
+    return load(whole);
+}
+inline void store(bf16 *p, Vec v, int n) {
+    if (n >= LANES) return store(p, v);
+    bf16 whole[LANES];
+    store(whole, v);
+    for (int i = 0; i < n; i++) p[i] = whole[i];
 }
 
 inline Vec all(float x) {
@@ -168,6 +199,7 @@ struct Conv {
     const float *kernel, *bias;
     const Part *parts;
     int count, batch, fine_height, fine_width, height, width, channels, top, left, relu;
+    int half; // whether grids are bfloat16
 };
 
 // The rows of a transformed kernel: the channels of each part, rounded up to lanes, and all to runs of one length.
@@ -232,11 +264,11 @@ void mgcompile_winograd_kernel(const float *weight, const Part *parts, int count
 namespace {
 
 // One convolution of given grids.
-struct Job {
+template <typename Number> struct Job {
     const Conv &conv;
-    const float *const *data;
-    const float *add;
-    float *y;
+    const Number *const *data;
+    const Number *add;
+    Number *y;
     int depth, run, down, across;
 
     int tiles() const { return conv.batch * down * across; }
@@ -249,14 +281,14 @@ struct Job {
         int at = 0;
         for (int k = 0; k < conv.count; k++) {
             const Part &part = conv.parts[k];
-            const float *base = data[k] + (size_t)image * part.height * part.width * part.channels;
-            const float *cells[PATCH][PATCH];
+            const Number *base = data[k] + (size_t)image * part.height * part.width * part.channels;
+            const Number *cells[PATCH][PATCH];
             for (int i = 0; i < PATCH; i++)
                 for (int j = 0; j < PATCH; j++) {
                     int row = y0 + i, column = x0 + j;
                     bool inside = row >= 0 && column >= 0 && row < conv.fine_height && column < conv.fine_width;
                     size_t cell = (size_t)(row >> part.step) * part.width + (column >> part.step);
-                    cells[i][j] = inside ? base + cell * part.channels : zeros;
+                    cells[i][j] = inside ? base + cell * part.channels : (const Number *)zeros;
                 }
             int full = part.channels / LANES * LANES;
             for (int c = 0; c < full; c += LANES) transform<false>(cells, c, LANES, v + place(at + c, t, rows), rows);
@@ -273,7 +305,7 @@ struct Job {
     }
 
     template <bool PARTIAL>
-    void transform(const float *const (*cells)[PATCH], int channel, int lanes, float *v, int rows) const {
+    void transform(const Number *const (*cells)[PATCH], int channel, int lanes, float *v, int rows) const {
         Vec half[PATCH][PATCH];
         for (int j = 0; j < PATCH; j++) {
             Vec column[PATCH], values[PATCH];
@@ -373,31 +405,27 @@ struct Job {
     }
 };
 
-} // namespace
-
-extern "C" {
-
-// y = relu?(convolution of the parts + bias + add), all NHWC; `data` has one address for each part, `add` may be null.
-void mgcompile_winograd(const Conv *conv, const float *const *data, const float *add, float *y, int threads) {
-    int down = (conv->height + TILE - 1) / TILE, across = (conv->width + TILE - 1) / TILE;
-    int depth = depth_of(conv->parts, conv->count);
-    Job job{*conv, data, add, y, depth, run_of(depth), down, across};
-    bool few = job.tiles() < 4 * threads && conv->channels > BLOCK * (threads - 1);
+template <typename Number>
+void convolve(const Conv &conv, const Number *const *data, const Number *add, Number *y, int threads) {
+    int down = (conv.height + TILE - 1) / TILE, across = (conv.width + TILE - 1) / TILE;
+    int depth = depth_of(conv.parts, conv.count);
+    Job<Number> job{conv, data, add, y, depth, run_of(depth), down, across};
+    bool few = job.tiles() < 4 * threads && conv.channels > BLOCK * (threads - 1);
     if (few && threads > 1)
         job.run_together(threads);
     else
         job.run_apart(threads);
 }
 
-// x (batch, height, width, channels) -> y, half as high and wide, rounded up: the maximum over 2x2 windows, of the cells
-// that exist. What is not a number wins, as in PyTorch.
-void mgcompile_pool_2x2(const float *x, float *y, int batch, int height, int width, int channels, int threads) {
+// The maximum over 2x2 windows.
+template <typename Number>
+void pool(const Number *x, Number *y, int batch, int height, int width, int channels, int threads) {
     int rows = (height + 1) / 2, columns = (width + 1) / 2;
     auto row = [=](int number) {
         int image = number / rows, top = number % rows * 2;
-        const float *upper = x + ((size_t)image * height + top) * width * channels;
-        const float *lower = top + 1 < height ? upper + (size_t)width * channels : upper;
-        float *to = y + (size_t)number * columns * channels;
+        const Number *upper = x + ((size_t)image * height + top) * width * channels;
+        const Number *lower = top + 1 < height ? upper + (size_t)width * channels : upper;
+        Number *to = y + (size_t)number * columns * channels;
         for (int column = 0; column < columns; column++, to += channels) {
             size_t left = (size_t)column * 2 * channels, right = column * 2 + 1 < width ? left + channels : left;
             for (int c = 0; c < channels; c += LANES) {
@@ -408,9 +436,31 @@ void mgcompile_pool_2x2(const float *x, float *y, int batch, int height, int wid
             }
         }
     };
-    if ((size_t)batch * height * width * channels < 1 << 14) threads = 1; // a few microseconds: less than starting threads
+    if ((size_t)batch * height * width * channels < 1 << 14) threads = 1; // it takes less than starting the others
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int number = 0; number < batch * rows; number++) row(number);
+}
+
+} // namespace
+
+extern "C" {
+
+// y = relu?(convolution of the parts + bias + add), all NHWC; `data` has one address for each part, `add` may be null.
+void mgcompile_winograd(const Conv *conv, const void *const *data, const void *add, void *y, int threads) {
+    if (conv->half)
+        convolve(*conv, (const bf16 *const *)data, (const bf16 *)add, (bf16 *)y, threads);
+    else
+        convolve(*conv, (const float *const *)data, (const float *)add, (float *)y, threads);
+}
+
+// x (batch, height, width, channels) -> y, half as high and wide, rounded up: the maximum over 2x2 windows, of the cells
+// that exist. What is not a number wins, as in PyTorch.
+void mgcompile_pool_2x2(
+    const void *x, void *y, int half, int batch, int height, int width, int channels, int threads) {
+    if (half)
+        pool((const bf16 *)x, (bf16 *)y, batch, height, width, channels, threads);
+    else
+        pool((const float *)x, (float *)y, batch, height, width, channels, threads);
 }
 
 } // extern "C"

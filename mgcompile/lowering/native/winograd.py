@@ -10,10 +10,12 @@ import torch
 
 from mgcompile.lowering.native.library import ConvArgs, PartArgs
 
-__all__ = ["LANES", "MOST_CHANNELS", "POINTS", "TILE", "Parts", "Winograd"]
+__all__ = ["LANES", "MOST_CHANNELS", "POINTS", "TILE", "TYPES", "Parts", "Winograd"]
 
 TILE = 4
 """Cells of the output, along each side, that are made together."""
+TYPES = (torch.float32, torch.bfloat16)
+"""What grids may be."""
 LANES = 16
 """Channels are computed in multiples of this, or of 8 without AVX-512."""
 MOST_CHANNELS = 1 << 14
@@ -26,20 +28,22 @@ POINTS = 36
 class Parts:
     """What a convolution reads: grids of (batch, channels, height, width), each made finer by 2**step.
 
-    `size` is the fine (height, width), pads are ((top, bottom), (left, right)).
+    `size` is the fine (height, width), pads are ((top, bottom), (left, right)). The type is one of `TYPES`.
     """
 
     shapes: Sequence[tuple[int, ...]]
     steps: Sequence[int]
     size: tuple[int, int]
     pads: tuple[tuple[int, int], tuple[int, int]]
+    dtype: torch.dtype = torch.float32
 
 
 class Winograd:
     """relu?(convolution of the parts, concatenated, + bias + addend).
 
-    Grids are fp32, in channels-last memory. The transformed kernel takes four times the memory of the kernel. The
-    rounding error is four to five times that of the plain sum: less than 1e-6 of the output, in the root mean square.
+    Grids lie in channels-last memory; what is computed is fp32. The transformed kernel takes four times the memory of
+    the kernel. The rounding error is four to five times that of the plain sum: less than 1e-6 of the output, in the
+    root mean square.
     """
 
     def __init__(
@@ -57,10 +61,11 @@ class Winograd:
         self._bias = None if bias is None else bias.detach().float().contiguous()
         batch = parts.shapes[0][0]
         height, width = (fine + sum(pad) - 2 for fine, pad in zip(parts.size, parts.pads, strict=True))
+        self._dtype = parts.dtype
         self._shape = (batch, channels, height, width)
         pointers = self._kernel.data_ptr(), None if self._bias is None else self._bias.data_ptr(), own
         sizes = count, batch, *parts.size, height, width, channels, parts.pads[0][0], parts.pads[1][0]
-        self._args = ConvArgs(*pointers, *sizes, relu)
+        self._args = ConvArgs(*pointers, *sizes, relu, parts.dtype is torch.bfloat16)
         self._call = library.mgcompile_winograd
         self._place = ctypes.addressof(self._args)
         self._addresses = ctypes.c_void_p * count
@@ -70,7 +75,7 @@ class Winograd:
 
         The parts and the addend must have the layout and shapes.
         """
-        y = torch.empty(self._shape, memory_format=torch.channels_last)
+        y = torch.empty(self._shape, dtype=self._dtype, memory_format=torch.channels_last)
         self._call(
             self._place,
             self._addresses(*[part.data_ptr() for part in parts]),
