@@ -59,7 +59,7 @@ LABELS = {
     "naive-bf16": "written by hand, channels-last, bf16",
     "inference": 'compiled, optimize="inference"',
     "tune": "compiled, + tune",
-    "torch-compile": "compiled, + torch_compile",
+    "torch-compile": "compiled, + tune + torch_compile",
     "bf16": 'compiled, + precision="bf16"',
 }
 SLOW = {"compile", "freezing", "torch-compile"}
@@ -68,7 +68,7 @@ SLOW = {"compile", "freezing", "torch-compile"}
 OURS = {
     "inference": {},
     "tune": {"tune": True},
-    "torch-compile": {"torch_compile": True},
+    "torch-compile": {"tune": True, "torch_compile": True},
     "bf16": {"precision": "bf16"},
 }
 ERROR_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.2}

@@ -11,6 +11,7 @@ from mgcompile.graph.collecting import collection_paused
 from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.initialization import initialize
 from mgcompile.lowering.lowering import lower
+from mgcompile.lowering.opaque import register
 from mgcompile.passes import optimize as run_passes
 
 __all__ = ["compile_graph"]
@@ -65,6 +66,7 @@ def compile_graph(
                 module.tune, module.cold = tune, cold
     if optimize == "inference":
         model.eval().requires_grad_(False)
+        register(model, graph)
     if torch_compile:
         model.compile()
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mgcompile.lowering.native.pool import pool_2x2
 from mgcompile.lowering.native.winograd import TYPES
@@ -88,6 +89,9 @@ def activate(x: torch.Tensor, act: str, options: dict[str, float]) -> torch.Tens
 
 def max_pool_2x2(x: torch.Tensor) -> torch.Tensor:
     """The maximum over 2x2 windows, a window that reaches over the border sees the cells that exist."""
+    if has_torch_function_unary(x):  # torch.fx traces it as it is
+        output: torch.Tensor = handle_torch_function(max_pool_2x2, (x,), x)
+        return output
     if (
         is_recorded()  # before anything looks at the size
         or not x.is_cpu
@@ -111,6 +115,9 @@ def is_channels_last(x: torch.Tensor) -> bool:
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
     """x with the channels of each cell side by side in memory."""
+    if has_torch_function_unary(x):  # torch.fx traces it as it is
+        output: torch.Tensor = handle_torch_function(channels_last, (x,), x)
+        return output
     if x.shape[1] == 1:
         # With one channel both layouts are one in memory; the strides alone say which is meant, for what comes next.
         return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

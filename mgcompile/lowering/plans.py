@@ -24,6 +24,7 @@ from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.kernels import InputCheck
 from mgcompile.lowering.native.pool import bound_pool
 from mgcompile.lowering.native.winograd import TYPES
+from mgcompile.lowering.opaque import call_opaque
 from mgcompile.lowering.packing import Source, hold
 
 __all__ = ["planned"]
@@ -42,7 +43,11 @@ def planned(forward: Forward) -> Forward:
 
     @functools.wraps(forward)
     def run(self: Any, x: torch.Tensor) -> Any:
-        # First what torch.compile, torch.export and tracers see: they record the operations as they are written.
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            # Before anything that torch.compile cannot follow.
+            may = x.device.type == "cpu" and not self.training and _needs_no_gradient(self, x)
+            outputs = call_opaque(self, x) if may else None
+            return forward(self, x) if outputs is None else outputs
         if is_recorded() or type(x) is not torch.Tensor or not x.is_cpu or not _needs_no_gradient(self, x):
             return forward(self, x)
         own = plans.get(self)
