@@ -13,7 +13,7 @@ from math import ceil, floor, prod
 
 from mgcompile.errors import ShapeError
 
-__all__ = ["Extent", "Grid", "Shape", "Size", "Value", "Vector", "elements"]
+__all__ = ["ALL", "Extent", "Grid", "Kept", "Shape", "Size", "Value", "Vector", "Window", "elements"]
 
 Shape = tuple[int, ...]
 """The concrete shape of one sample: (channels, height, width), or (features,)."""
@@ -125,3 +125,40 @@ Value = Grid | Vector
 def elements(shape: Shape) -> int:
     """How many numbers a sample of this shape has."""
     return prod(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which cells of an input a cell i of the output sees along one axis, of those that exist.
+
+    From floor((step * i + first) / over) to floor((step * i + last) / over); all between count as seen.
+
+    >>> Window(-1, 1, step=2).cells(3)  # a 3-cell kernel of stride 2
+    (5, 7)
+    """
+
+    first: int = 0
+    last: int = 0
+    step: int = 1
+    over: int = 1
+
+    def cells(self, i: int) -> tuple[int, int]:
+        """The first and the last cell, which may lie outside of the input."""
+        return (self.step * i + self.first) // self.over, (self.step * i + self.last) // self.over
+
+
+ALL = Window(0, 1 << 40, step=0)
+"""Every cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What autograd keeps of one operation until the backward pass, of one sample and besides its weights.
+
+    `inputs` are the places of the inputs that are kept, `output` tells whether the output is; `extra` are bytes of
+    tensors of its own, which do not depend on the type of number (masks, indices).
+    """
+
+    inputs: tuple[int, ...] = ()
+    output: bool = False
+    extra: int = 0

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
-from mgcompile.graph.types import Grid, Shape, Value, Vector, elements
+from mgcompile.graph.types import ALL, Grid, Kept, Shape, Value, Vector, Window, elements
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -65,6 +65,16 @@ class Op:
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Operations of one sample besides the multiply-accumulates; FLOPs are 2 x MACs plus these."""
         return 0
+
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        """Which cells of each input a cell of the output sees along an axis (0 is the height, 1 the width); None for an
+        input that gives its size alone. Everything where the output is a vector, otherwise each cell its own.
+        """
+        return (ALL if len(output) == 1 else Window(),) * len(inputs)
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        """What autograd keeps in training."""
+        return Kept()
 
     def module(self, *inputs: Value) -> nn.Module | None:
         """A new module for these inputs, or None where `emit` is the way."""
