@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import mgcompile
 from mgcompile.graph import verify
+from mgcompile.lowering import ways
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -108,3 +110,19 @@ def test_pages_link_to_what_is_there() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_way_that_contributing_shows_computes_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = (text for text in fenced(ROOT / "CONTRIBUTING.md", "python") if "class Pointwise" in text)
+    names = dict(vars(ways))
+    exec(text, names)
+    way = names["Pointwise"]()
+    monkeypatch.setattr(way, "nanoseconds", lambda call: 0.0)  # it goes first
+    monkeypatch.setattr(ways, "WAYS", {**ways.WAYS, way.name: way})
+    model = mgcompile.compile("beyond/densenet-121", seed=0, optimize="inference")
+    image = torch.randn(2, 3, 64, 64)
+    found = model(image)
+    packed = [each.way for module in model.modules() for each in getattr(module, "packed", {}).values()]
+    assert packed.count("pointwise") > 20
+    plain = mgcompile.compile("beyond/densenet-121", seed=0).eval()
+    torch.testing.assert_close(found, plain(image), rtol=1e-3, atol=1e-3 * float(found.abs().max()))
