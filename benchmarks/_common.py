@@ -232,13 +232,17 @@ def convolution_peak(dtype: torch.dtype, runs: int) -> float:
         x = torch.randn(batch, channels, side, side, dtype=dtype).to(memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
         candidates = {"torch": lambda x=x, w=weight: nn.functional.conv2d(x, w, padding=1)}
-        if torch.backends.mkldnn.is_available():
+        if torch.backends.mkldnn.is_available() and (dtype is torch.float32 or _has_bf16()):
             candidates["oneDNN"] = _prepacked(x, weight)
         with torch.inference_mode():
             times = interleaved(candidates, runs, turn=0.02)
         fastest = min(statistics.median(taken) for taken in times.values())
         best = max(best, 2 * macs / fastest / 1e9)
     return best
+
+
+def _has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _prepacked(x: torch.Tensor, weight: torch.Tensor) -> Call:

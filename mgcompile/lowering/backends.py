@@ -164,11 +164,12 @@ def _has_bf16() -> bool:
 _chosen: list[Backend] = []
 
 
-def backend() -> Backend:
-    """The back end of this machine."""
+def backend(dtype: torch.dtype = torch.float32) -> Backend:
+    """The back end of this machine for a type: PyTorch's own operations where oneDNN does not compute in it here."""
     if _chosen:
         return _chosen[-1]
-    return OneDNN() if _has_onednn() else Plain()
+    fast = OneDNN()
+    return fast if _has_onednn() and fast.supports(dtype) else Plain()
 
 
 @contextmanager

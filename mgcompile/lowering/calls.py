@@ -122,4 +122,4 @@ def compute_type(given: torch.dtype) -> torch.dtype | None:
     """The type in which an input of this type is computed, autocast or not; None where nothing is packed for it."""
     if torch.is_autocast_enabled("cpu"):
         given = torch.get_autocast_dtype("cpu")
-    return given if backend().supports(given) else None
+    return given if backend(given).supports(given) else None

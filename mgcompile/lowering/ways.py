@@ -256,7 +256,7 @@ def ways(call: Call) -> tuple[str, ...]:
 @torch.no_grad()
 def prepare(way: str, call: Call, weight: torch.Tensor, bias: torch.Tensor | None) -> Prepared:
     """What computes a call in one of its `ways`."""
-    return WAYS[way].prepare(call, weight, None if bias is None else bias.to(call.dtype), backend())
+    return WAYS[way].prepare(call, weight, None if bias is None else bias.to(call.dtype), backend(call.dtype))
 
 
 def _up(number: int, multiple: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mgcompile.lowering.backends import OneDNN, backend
 from mgcompile.measuring.timing import Call
 
 __all__ = ["DTYPES", "PEAK_SHAPES", "convolution_peak"]
@@ -47,12 +48,12 @@ def _peak(dtype: torch.dtype, threads: int) -> float:
 
 
 def _ways(grid: Tensor, weight: Tensor) -> list[Call]:
-    """By PyTorch, and by oneDNN on a weight that already lies as it wants it."""
+    """By PyTorch, and by oneDNN, where it computes in this type here, on a weight that already lies as it wants it."""
 
     def plain() -> Tensor:
         return functional.conv2d(grid, weight, padding=1)
 
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not isinstance(backend(grid.dtype), OneDNN):
         return [plain]
     one = (1, 1)
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, one, one, one, 1, grid.shape)
