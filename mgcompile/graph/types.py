@@ -131,7 +131,7 @@ def elements(shape: Shape) -> int:
 class Window:
     """Which cells of an input a cell i of the output sees along one axis, of those that exist.
 
-    From floor((step * i + first) / over) to floor((step * i + last) / over); all between count as seen.
+    From floor((step * i + first) / over) to floor((step * i + last) / over); all between, or every `apart`-th of them.
 
     >>> Window(-1, 1, step=2).cells(3)  # a 3-cell kernel of stride 2
     (5, 7)
@@ -141,6 +141,7 @@ class Window:
     last: int = 0
     step: int = 1
     over: int = 1
+    apart: int = 1
 
     def cells(self, i: int) -> tuple[int, int]:
         """The first and the last cell, which may lie outside of the input."""
@@ -156,9 +157,15 @@ class Kept:
     """What autograd keeps of one operation until the backward pass, of one sample and besides its weights.
 
     `inputs` are the places of the inputs that are kept, `output` tells whether the output is; `extra` are bytes of
-    tensors of its own, which do not depend on the type of number (masks, indices).
+    tensors of its own, which do not depend on the type of number (indices). `numbers` are those in tensors of its own,
+    `per_batch` in such as do not grow with the batch. `partials` tells whether all but the last of what it computes on
+    the way are kept (see `Op.partials`), `crossed` that an input is kept for the gradients of the others alone.
     """
 
     inputs: tuple[int, ...] = ()
     output: bool = False
     extra: int = 0
+    numbers: int = 0
+    per_batch: int = 0
+    partials: bool = False
+    crossed: bool = False

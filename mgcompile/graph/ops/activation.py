@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op
-from mgcompile.graph.types import Grid, Shape, Value, elements
+from mgcompile.graph.types import Grid, Kept, Shape, Value, elements
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -33,6 +33,9 @@ ACTIVATIONS: Mapping[str, int] = {
 """Each activation by its name in `torch.nn.functional`, with its operations an element (an exp, erf, tanh, log or
 division is one operation)."""
 
+OF_OUTPUT = frozenset({"relu", "sigmoid", "tanh", "softmax"})
+"""Activations whose gradient is computed from the output; those of the others need the input."""
+
 
 @dataclass(frozen=True)
 class Activation(Op):
@@ -49,6 +52,9 @@ class Activation(Op):
 
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * ACTIVATIONS[self.function]
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(output=True) if self.function in OF_OUTPUT else Kept(inputs=(0,))
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         import torch
@@ -91,6 +97,9 @@ class PReLU(Op):
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return 2 * elements(output)
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,))
+
     def module(self, *inputs: Value) -> nn.Module:
         from torch import nn
 
@@ -112,6 +121,20 @@ class Dropout(Op):
 
     def infer(self, *inputs: Value) -> Value:
         return _only(self, inputs)
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        # On a CPU the mask is of the type of the numbers; on CUDA that of single elements takes a byte each.
+        if self.unit == "sample":
+            return Kept(numbers=1)
+        whole = self.unit == "channel" and len(output) > 1
+        return Kept(numbers=(output[0] if whole else elements(output)) if self.p else 0)
+
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        passes = not training or (not self.p and self.unit != "sample")
+        return 0 if passes else elements(output)
+
+    def scratch(self, inputs: Sequence[Shape], output: Shape, number: int) -> int:
+        return 0
 
     def module(self, *inputs: Value) -> nn.Module:
         from torch import nn

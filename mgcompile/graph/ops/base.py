@@ -45,6 +45,8 @@ class Op:
     """What of its work no figure counts, in words; empty where everything is counted."""
     by_reference: ClassVar[bool] = False
     """Whether the value is the module itself, for others to call, rather than what it returns."""
+    passes_gradient: ClassVar[bool] = False
+    """Whether the gradients of its inputs are that of the output or views of it, which take no memory of their own."""
 
     def infer(self, *inputs: Value) -> Value:
         """The output for these inputs. Raises `ShapeError` where they do not fit."""
@@ -76,6 +78,23 @@ class Op:
         """What autograd keeps in training."""
         return Kept()
 
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        """The numbers of one sample in the memory behind the output; 0 where that is the memory of the first input."""
+        return 0 if self.by_reference else elements(output)
+
+    def scratch(self, inputs: Sequence[Shape], output: Shape, number: int) -> int:
+        """Bytes of one sample that are taken while it runs in evaluation, besides inputs and output, a `number` having
+        so many. By default what autograd would keep of its own: it is computed without gradients too.
+        """
+        kept = self.kept(inputs, output)
+        return kept.numbers * number + kept.extra
+
+    def partials(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        """The numbers of one sample in each value that is made on the way to the output: the first from the first two
+        inputs, each next one from the one before and from the next input, if there is one left.
+        """
+        return ()
+
     def module(self, *inputs: Value) -> nn.Module | None:
         """A new module for these inputs, or None where `emit` is the way."""
         return None
@@ -89,6 +108,11 @@ class Op:
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         """Add the call of a plain function to a torch.fx graph; `args` stand for the inputs."""
         raise NotImplementedError(type(self).__name__)
+
+    @property
+    def size_input(self) -> int | None:
+        """The place of the input that gives its size alone."""
+        return None
 
     def parameters(self, *inputs: Value) -> int:
         """How many learned numbers there are."""

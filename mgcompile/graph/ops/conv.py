@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op, one_grid, one_vector
-from mgcompile.graph.types import Extent, Grid, Shape, Size, Value, Vector, elements
+from mgcompile.graph.types import Extent, Grid, Kept, Shape, Size, Value, Vector, Window, elements
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -52,6 +52,10 @@ class Conv(Op):
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * self.bias
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        padded = self.padded(inputs[0])
+        return Kept(numbers=padded) if padded else Kept(inputs=(0,))
+
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels
 
@@ -67,6 +71,11 @@ class Conv(Op):
             bias=self.bias,
         )
 
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        before = self.pads(axis)[0]
+        last = self.dilation * (self.kernel[axis] - 1) - before
+        return (Window(-before, last, step=self.stride, apart=self.dilation),)
+
     def pads(self, axis: int) -> tuple[int, int]:
         """Zeros before and after the data along an axis, at every size."""
         if self.padding is not None:
@@ -75,6 +84,17 @@ class Conv(Op):
         # An even kernel whose stride is even too has whole windows: it is centred on them, as pooling is.
         total = max(0, spread + 1 - self.stride) if self.fills_last_window else spread
         return total // 2, total - total // 2
+
+    def padded(self, shape: Shape) -> int:
+        """The numbers of one sample in the padded copy of an input: where zeros before and after differ; else 0."""
+        channels, *sides = shape
+        spreads = [self.dilation * (size - 1) for size in self.kernel]
+        pads = [self.pads(axis) for axis in (0, 1)]
+        if self.fills_last_window:  # see `kernels.conv_pads`
+            pads = [(before, spread - before) for (before, _), spread in zip(pads, spreads, strict=True)]
+        if all(before == after for before, after in pads):
+            return 0
+        return channels * prod(side + sum(pad) for side, pad in zip(sides, pads, strict=True))
 
     @property
     def fills_last_window(self) -> bool:
@@ -133,6 +153,13 @@ class TransposedConv(Op):
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * self.bias
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,))
+
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        # What reaches beyond the size reference is cut, and stays in memory.
+        return self.channels * prod(side * self.stride for side in inputs[0][1:])
+
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels
 
@@ -145,10 +172,20 @@ class TransposedConv(Op):
         _, like = grid_and_like(self, inputs)
         return tuple(args), size_options(self.infer(*inputs), like)
 
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        # What the input's cell c adds to starts at c * stride - padding; see `kernels.TransposedConv` for the padding.
+        rest = self.kernel[axis] - self.stride
+        padding = (rest + 1) // 2
+        return Window(padding - rest, padding, over=self.stride), None
+
     @property
     def stride(self) -> int:
         """How many times finer the output is."""
         return int(2**self.steps)
+
+    @property
+    def size_input(self) -> int:
+        return 1
 
     @property
     def label(self) -> str:
@@ -177,6 +214,9 @@ class Linear(Op):
 
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return self.features * self.bias
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,))
 
     def module(self, *inputs: Value) -> nn.Module:
         from torch import nn

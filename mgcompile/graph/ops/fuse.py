@@ -6,11 +6,12 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op
-from mgcompile.graph.types import Grid, Shape, Value, Vector, elements
+from mgcompile.graph.types import Grid, Kept, Shape, Value, Vector, Window, elements
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -23,6 +24,7 @@ class Concat(Op):
     """(c1, h, w), (c2, h, w), ... -> (c1 + c2 + ..., h, w); vectors alike."""
 
     kind: ClassVar[Kind] = Kind.FUSE
+    passes_gradient: ClassVar[bool] = True
 
     def infer(self, *inputs: Value) -> Value:
         if all(isinstance(value, Vector) for value in inputs) and inputs:
@@ -59,6 +61,9 @@ class _Elementwise(Op):
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * (len(inputs) - 1)
 
+    def partials(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        return (elements(output),) * (len(inputs) - 2)
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         return reduce(lambda a, b: graph.call_function(operator.add, (a, b)), args)
 
@@ -71,13 +76,20 @@ class _Elementwise(Op):
 class Sum(_Elementwise):
     """The sum of all inputs, element by element."""
 
+    passes_gradient: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class Mean(_Elementwise):
     """The mean of all inputs, element by element."""
 
+    passes_gradient: ClassVar[bool] = True  # one that is divided, for all inputs
+
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * len(inputs)
+
+    def partials(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        return (elements(output),) * (len(inputs) - 1)
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         return graph.call_function(operator.truediv, (super().emit(graph, args, *inputs), len(args)))
@@ -86,6 +98,9 @@ class Mean(_Elementwise):
 @dataclass(frozen=True)
 class Maximum(_Elementwise):
     """The maximum of all inputs, element by element."""
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=tuple(range(len(inputs))), partials=True)
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         import torch
@@ -112,6 +127,19 @@ class Product(_Elementwise):
                 _check_size(self, whole, grid)
         return Grid(max(grid.channels for grid in grids), whole.height, whole.width)
 
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        if len(output) == 1:
+            return super().windows(axis, inputs, output)
+        # A grid of one cell scales all those of the others.
+        return tuple([Window(step=int(shape[1 + axis] == output[1 + axis])) for shape in inputs])
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=tuple(range(len(inputs))), partials=True, crossed=True)
+
+    def partials(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        made = accumulate(inputs, lambda one, other: tuple(map(max, one, other)))
+        return tuple(map(elements, made))[1:-1]
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         return reduce(lambda a, b: graph.call_function(operator.mul, (a, b)), args)
 
@@ -132,6 +160,17 @@ class WeightedSum(_Elementwise):
 
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * (2 * len(inputs) - 1)
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        # The scalars before and after they are normalised, and what they are divided by.
+        scalars = {"relu": 2 * len(inputs) + 1, "softmax": len(inputs)}
+        return Kept(inputs=tuple(range(len(inputs))), per_batch=scalars.get(self.normalize, 0))
+
+    def scratch(self, inputs: Sequence[Shape], output: Shape, number: int) -> int:
+        return 2 * elements(output) * number  # the sum so far and one product, beside the new sum
+
+    def partials(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        return ()  # a module holds all its inputs until it returns
 
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels

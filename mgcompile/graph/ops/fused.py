@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,12 +14,15 @@ from mgcompile.graph.ops.conv import Conv, size_options
 from mgcompile.graph.ops.fuse import Concat
 from mgcompile.graph.ops.pool import Pool
 from mgcompile.graph.ops.resize import Resize
-from mgcompile.graph.types import Grid, Shape, Value, Vector, elements
+from mgcompile.graph.types import Grid, Kept, Shape, Value, Vector, Window, elements
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
 __all__ = ["ChannelsLast", "FusedConv", "HalvingPool", "Reference"]
+
+WORTH_CELLS = 768
+"""With so many cells, the training form convolves coarse parts where they are: that of `lowering.fused`."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,41 @@ class FusedConv(Op):
         act = self.act.elementwise([output], output) if self.act else 0
         return elements(output) * (self.addends + (self.conv.bias or self.norm)) + act
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        """What the training form keeps. Approximate: whether coarse parts are convolved where they are depends on the
+        cells of the whole batch there, and here on those of one sample.
+        """
+        parts = list(zip(inputs, self.steps, strict=False))
+        size = self._fine_size(inputs)
+        whole = (sum(part[0] for part, _ in parts), *size)
+        padded, numbers, per_batch = self.conv.padded(whole), 0, 0
+        places: tuple[int, ...] = ()
+        worth = prod(size) >= WORTH_CELLS
+        if worth and any(self.steps) and all((part[1] << step, part[2] << step) == size for part, step in parts):
+            fine = [place for place, step in enumerate(self.steps) if not step]
+            places = tuple(place for place, step in enumerate(self.steps) if step or len(fine) == 1)
+            if len(fine) > 1:
+                numbers += sum(elements(inputs[place]) for place in fine)
+                per_batch += sum(inputs[place][0] for place in fine) * self.conv.channels * prod(self.conv.kernel)
+            if prod(self.conv.kernel) > 1:
+                for part, step in parts:
+                    wide = prod(side + 2**step - 1 for side in self.conv.kernel)
+                    per_batch += wide * (part[0] * self.conv.channels + prod(self.conv.kernel)) if step else 0
+        elif padded or len(parts) > 1 or any(self.steps):
+            numbers += padded or elements(whole)
+        else:
+            places = (0,)
+        if self.norm:
+            numbers, per_batch = numbers + elements(output), per_batch + 2 * output[0]
+        if self.act is None or self.act.function == "leaky_relu":  # in place, of the output
+            return Kept(places, self.act is not None, 0, numbers, per_batch)
+        after = self.act.kept([output], output)
+        return Kept(places, after.output, 0, numbers + elements(output) * len(after.inputs), per_batch)
+
+    def scratch(self, inputs: Sequence[Shape], output: Shape, number: int) -> int:
+        """0: in evaluation parts are read where they are, and what follows the convolution is done in place."""
+        return 0
+
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import fused
 
@@ -134,6 +172,13 @@ class FusedConv(Op):
             options |= {"act": self.act.function, **self.act.options}
         return parts, options
 
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        (fine,) = self.conv.windows(axis, inputs[:1], output)
+        assert fine is not None
+        # A part that is read where it is coarse has an undilated convolution of stride 1; see `passes.subpixel`.
+        parts = [replace(fine, over=2**steps) if steps else fine for steps in self.steps]
+        return (*parts, *(None,) * (self.like + self.norm), *(Window(),) * self.addends)
+
     def _whole(self, inputs: Sequence[Value]) -> Grid:
         """The parts at the fine size, concatenated."""
         parts: list[Value] = []
@@ -153,11 +198,26 @@ class FusedConv(Op):
             return value
         raise ShapeError(f"{self.label}: nothing gives the size of what is upsampled")
 
+    def _fine_size(self, inputs: Sequence[Shape]) -> tuple[int, int]:
+        """Height and width of the parts as the convolution sees them."""
+        fine = [part for part, step in zip(inputs, self.steps, strict=False) if not step]
+        if fine:
+            return fine[0][1], fine[0][2]
+        part, step = inputs[0], self.steps[0]
+        like = inputs[len(self.steps)]
+        # A size reference at level 0 gives sizes that are finer by whole levels; the parts' own are near enough then.
+        near = (like[1] - 1) >> step == (part[1] - 1) and (like[2] - 1) >> step == (part[2] - 1)
+        return (like[1], like[2]) if near else (part[1] << step, part[2] << step)
+
     def _addends(self, inputs: Sequence[Value]) -> Iterator[Value]:
         first = len(self.steps) + self.like + self.norm
         if len(inputs) != first + self.addends:
             raise ShapeError(f"{self.label} takes {first + self.addends} inputs, not {len(inputs)}")
         return iter(inputs[first:])
+
+    @property
+    def size_input(self) -> int | None:
+        return len(self.steps) if self.like else None
 
     @property
     def uncounted(self) -> str:  # type: ignore[override]
@@ -179,6 +239,9 @@ class HalvingPool(Pool):
 
         return graph.call_function(functional.max_pool_2x2, tuple(args))
 
+    def scratch(self, inputs: Sequence[Shape], output: Shape, number: int) -> int:
+        return 0
+
 
 @dataclass(frozen=True)
 class ChannelsLast(Op):
@@ -188,6 +251,10 @@ class ChannelsLast(Op):
 
     def infer(self, *inputs: Value) -> Grid:
         return one_grid(self, inputs)
+
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        # With one channel the strides alone change. A copy otherwise, as of an image that is not channels last yet.
+        return 0 if output[0] == 1 else elements(output)
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         from mgcompile.lowering import functional

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op
-from mgcompile.graph.types import Grid, Shape, Value, elements
+from mgcompile.graph.types import ALL, Grid, Kept, Shape, Value, Window, elements
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,6 +57,9 @@ class BatchNorm(_Norm):
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return 2 * elements(output)
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,), per_batch=2 * output[0])
+
     def module(self, *inputs: Value) -> nn.Module:
         from torch import nn
 
@@ -70,11 +73,17 @@ class GroupNorm(_Norm):
 
     groups: int = 32
 
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        return (ALL,)  # through mean and variance
+
     def infer(self, *inputs: Value) -> Value:
         channels = _channels(self, inputs)
         if channels % self.groups:
             raise ShapeError(f"group norm of {self.groups} groups over {channels} channels: they do not divide")
         return inputs[0]
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,), numbers=2 * self.groups)
 
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels
@@ -85,6 +94,12 @@ class GroupNorm(_Norm):
 @dataclass(frozen=True)
 class InstanceNorm(_Norm):
     """Instance normalisation: each channel of each sample over its cells. No running statistics."""
+
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        return (ALL,)  # through mean and variance
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,), numbers=2 * output[0])
 
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels
@@ -97,6 +112,9 @@ class InstanceNorm(_Norm):
 @dataclass(frozen=True)
 class LayerNorm(_Norm):
     """Layer normalisation over the channels at each cell, as convolutional networks use it."""
+
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,), numbers=2 * elements(output) // output[0])
 
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels

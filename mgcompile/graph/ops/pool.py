@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op, one_grid
-from mgcompile.graph.types import Extent, Grid, Shape, Value, elements
+from mgcompile.graph.types import ALL, Extent, Grid, Kept, Shape, Value, Window, elements
 
 if TYPE_CHECKING:
     from torch import fx
 
 __all__ = ["GlobalPool", "Pool"]
+
+INDEX = 8
+"""Bytes of the index of a maximum, which PyTorch finds beside it, with or without gradients."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Pool(Op):
         window = self.kernel**2
         return elements(output) * (window - 1 if self.function == "max" else window)
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        return Kept(inputs=(0,), extra=INDEX * elements(output) if self.function == "max" else 0)
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         from torch.nn import functional
 
@@ -57,6 +63,9 @@ class Pool(Op):
         if self.function == "max":
             return graph.call_function(functional.max_pool2d, tuple(args), options)
         return graph.call_function(functional.avg_pool2d, tuple(args), options | {"count_include_pad": False})
+
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        return (Window(-self.padding, self.kernel - 1 - self.padding, step=self.stride),)
 
     @property
     def padding(self) -> int:
@@ -91,11 +100,21 @@ class GlobalPool(Op):
         seen = elements(inputs[0])
         return seen + elements(output) if self.function == "avg" else max(0, seen - elements(output))
 
+    def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
+        if self.function == "max":
+            return Kept(inputs=(0,), extra=INDEX * elements(output))
+        return Kept(inputs=(0,) if self.cells > 1 else ())  # to one cell it is a mean, whose gradient needs sizes alone
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         from torch.nn import functional
 
         target = functional.adaptive_avg_pool2d if self.function == "avg" else functional.adaptive_max_pool2d
         return graph.call_function(target, tuple(args), {"output_size": (self.cells, self.cells)})
+
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        # From floor(i * size / cells) up to ceil((i + 1) * size / cells), which does not belong to it.
+        size = inputs[0][1 + axis]
+        return (ALL if self.cells == 1 else Window(0, size - 1, step=size, over=self.cells),)
 
     @property
     def label(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mgcompile.graph.ops.base import Kind, Op
 from mgcompile.graph.ops.conv import grid_and_like, size_options, target_size
-from mgcompile.graph.types import Grid, Shape, Value, elements
+from mgcompile.graph.types import Grid, Shape, Value, Window, elements
 
 if TYPE_CHECKING:
     from torch import fx
@@ -48,6 +48,18 @@ class Resize(Op):
         _, like = grid_and_like(self, inputs)
         function = kernels.upsample_nearest if self.function == "nearest" else kernels.upsample_bilinear
         return graph.call_function(function, (*args, 2**self.steps), size_options(self.infer(*inputs), like))
+
+    @property
+    def size_input(self) -> int:
+        return 1
+
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        if self.function == "nearest":
+            return Window(over=2**self.steps), None
+        # The centre of cell i lies at (i + 1/2) * size / new - 1/2; the cell below and the one above it are seen, or
+        # one alone where it lies on that.
+        size, new = inputs[0][1 + axis], output[1 + axis]
+        return Window(size - new, size + new - 1, step=2 * size, over=2 * new), None
 
     @property
     def label(self) -> str:

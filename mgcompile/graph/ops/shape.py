@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mgcompile.errors import ShapeError
 from mgcompile.graph.ops.base import Kind, Op, one_grid
 from mgcompile.graph.ops.conv import grid_and_like
-from mgcompile.graph.types import Grid, Value, Vector
+from mgcompile.graph.types import Grid, Shape, Value, Vector, Window
 
 if TYPE_CHECKING:
     from torch import fx
@@ -75,6 +75,9 @@ class SliceChannels(Op):
             raise ShapeError(f"channels {self.start} up to {self.stop} of a grid that has {grid.channels}")
         return Grid(self.stop - self.start, grid.height, grid.width)
 
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        return 0
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         import torch
 
@@ -102,10 +105,21 @@ class Crop(Op):
                 raise ShapeError(f"a grid of {grid.size} cells cannot be cropped to {like.size}")
         return Grid(grid.channels, like.height, like.width)
 
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        return 0
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         from mgcompile.lowering import kernels
 
         return graph.call_function(kernels.crop, tuple(args))
+
+    @property
+    def size_input(self) -> int:
+        return 1
+
+    def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
+        before = (inputs[0][1 + axis] - output[1 + axis]) // 2
+        return Window(before, before), None
 
     @property
     def label(self) -> str:
@@ -117,6 +131,7 @@ class Flatten(Op):
     """(c, n, n) of a fixed size -> (c * n * n,)."""
 
     kind: ClassVar[Kind] = Kind.SHAPE
+    passes_gradient: ClassVar[bool] = True
 
     def infer(self, *inputs: Value) -> Vector:
         grid = one_grid(self, inputs)
@@ -125,6 +140,9 @@ class Flatten(Op):
                 f"flattening a grid of {grid.size} cells, whose number follows the input: pool it to a fixed size first"
             )
         return Vector(grid.channels * grid.height.fixed * grid.width.fixed)
+
+    def stores(self, inputs: Sequence[Shape], output: Shape, *, training: bool) -> int:
+        return 0
 
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         import torch

@@ -1,0 +1,409 @@
+"""Receptive fields: held against what data does in the compiled models, and against figures of the literature."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import fx, nn
+
+from mgcompile import load
+from mgcompile.analysis import ReceptiveField, receptive_field
+from mgcompile.errors import ShapeError
+from mgcompile.graph import Graph, verify
+from mgcompile.graph.builder import GraphBuilder
+from mgcompile.graph.ops import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    GroupNorm,
+    HalvingPool,
+    Input,
+    InstanceNorm,
+    LayerNorm,
+    Linear,
+    Op,
+    PadChannels,
+    Pool,
+    Product,
+    Resize,
+    SliceChannels,
+    Sum,
+    TransposedConv,
+)
+from mgcompile.graph.types import Grid
+from mgcompile.lowering.compiler import compile_graph
+from mgcompile.passes import optimize
+from mgcompile.spec import zoo_names
+from tests.analysis.networks import every_op, node
+from tests.lowering.graphs import graphs
+
+PAPER = [name for name in zoo_names() if name.startswith(("cifar100", "mnist"))]
+
+
+# --- the law: data flows where the analysis says it does
+
+
+class Join(Product):
+    """A product that lets everything through: zero times something is zero, and would hide the something."""
+
+    def emit(self, graph, args, *inputs):
+        total = args[0]
+        for arg in args[1:]:
+            total = graph.call_function(torch.add, (total, arg))
+        return total
+
+
+class Spread(GroupNorm):
+    """A group norm that only adds: each cell and the mean of all, without a variance that may be zero."""
+
+    def weights(self, *inputs):
+        return {}
+
+    def module(self, *inputs):
+        return None
+
+    def emit(self, graph, args, *inputs):
+        if not isinstance(inputs[0], Grid):
+            return args[0]
+        return graph.call_function(lambda x: x + x.mean((2, 3), keepdim=True), tuple(args))
+
+
+def flowing(graph: Graph) -> Graph:
+    """The graph with the same windows and one channel, in which no operation can hide what it sees."""
+
+    def op_of(op: Op) -> Op:
+        match op:
+            case Conv() | TransposedConv():
+                return replace(op, channels=1, groups=1)
+            case Input():
+                return Input(1)
+            case PadChannels():
+                return PadChannels(1)
+            case Linear():
+                return replace(op, features=1)
+            case Activation() | LayerNorm() | Dropout():
+                return Activation("relu")
+            case GroupNorm() | InstanceNorm():
+                return Spread(groups=1)
+            case Product():
+                return Join()
+        return op
+
+    nodes = [replace(each, op=op_of(each.op), weights=each.name) for each in graph]
+    return verify(Graph(graph.name, nodes, graph.outputs, size=graph.size, layers=graph.layers))
+
+
+def positive(model: nn.Module) -> nn.Module:
+    """With positive weights, no biases, and batch norms that only scale."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.zero_() if name.endswith("bias") else value.uniform_(0.1, 1)
+    return model.eval()
+
+
+def flow(graph: Graph, size: tuple[int, int], axis: int) -> dict[str, torch.Tensor]:
+    """For each node, which rows (or columns) of the image reach each cell: (rows, height, width).
+
+    Image r of the batch is 1 in row r, 0 elsewhere. With positive weights all sums, means and maxima are positive just
+    where something is that they see, so one forward pass shows what gradients would, for all cells at once, and max
+    pooling, whose gradient goes to a single cell, hides nothing. Values become 0 or 1 after each operation: the
+    weight of a cell that bilinear interpolation does not see may be 1e-16 by rounding.
+    """
+    model = positive(compile_graph(graph, dtype=torch.float64))
+    values: dict[str, torch.Tensor] = {}
+
+    class Interpreter(fx.Interpreter):
+        def run_node(self, n):
+            value = super().run_node(n)
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and n.op != "get_attr":
+                value = (value > 1e-9).double()
+                if "mgcompile" in n.meta:
+                    values[n.meta["mgcompile"]["node"]] = value
+            return value
+
+    height, width = size
+    eye = torch.eye(size[axis], dtype=torch.float64)
+    x = eye[:, None, :, None] if axis == 0 else eye[:, None, None, :]
+    channels = graph.input.op.channels
+    with torch.no_grad():
+        Interpreter(model).run(x.expand(size[axis], channels, height, width).contiguous())
+    grids = {name: value if value.dim() == 4 else value[:, :, None, None] for name, value in values.items()}
+    return {name: value.amax(1) for name, value in grids.items()}
+
+
+def check_flow(found: ReceptiveField, graph: Graph) -> None:
+    """Each cell of each node, along both axes."""
+    # Only where a path sees nothing but padding along an axis may more be said to be seen: see `ReceptiveField.sees`.
+    exact = all(reach.first.max() <= max(found.size) for pair in found.reaches.values() for reach in pair)
+    for axis in (0, 1):
+        values = flow(graph, found.size, axis)
+        assert len(values) >= len(graph) - 1
+        for name, seen in values.items():
+            reach = found.reaches[name][axis]
+            first, last = seen.argmax(0), len(seen) - 1 - seen.flip(0).argmax(0)
+            shape = (-1, 1) if axis == 0 else (1, -1)
+            firsts, lasts = (torch.from_numpy(each).reshape(shape) for each in (reach.first, reach.last))
+            any_seen = seen.amax(0) > 0
+            if exact:
+                assert any_seen.all()
+                assert (first == firsts).all(), (name, axis)
+                assert (last == lasts).all(), (name, axis)
+            else:
+                assert ((first >= firsts) | ~any_seen).all(), (name, axis)
+                assert ((last <= lasts) | ~any_seen).all(), (name, axis)
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(exclude=(SliceChannels,)))
+def test_generated_graphs(graph: Graph) -> None:
+    graph = without_channels(graph)
+    height, width = graph.size
+    for size in {graph.size, (height + 1, width + 2)}:
+        check_flow(receptive_field(graph, size), model_of(graph))
+
+
+def without_channels(graph: Graph) -> Graph:
+    """Generated graphs may slice what was concatenated; channels are not told apart, so that is left out above."""
+    return graph
+
+
+def model_of(graph: Graph) -> Graph:
+    """What is compiled in place of a generated graph, whose channels must stay: it pads and concatenates them."""
+
+    def op_of(op: Op) -> Op:
+        match op:
+            case Activation() | LayerNorm() | Dropout():
+                return Activation("relu")
+            case GroupNorm() | InstanceNorm():
+                return Spread(groups=1)
+            case Product():
+                return Join()
+        return op
+
+    nodes = [replace(each, op=op_of(each.op), weights=each.name) for each in graph]
+    return verify(Graph(graph.name, nodes, graph.outputs, size=graph.size))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_networks_of_the_paper(name: str) -> None:
+    graph = load(name).graph
+    thin = flowing(graph)
+    for size in {graph.size, (graph.size[0] - 3, graph.size[1] + 5)}:
+        check_flow(receptive_field(graph, size), thin)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in zoo_names() if name not in PAPER])
+def test_other_networks(name: str) -> None:
+    graph = load(name).graph
+    height, width = graph.smallest_size
+    size = (max(height, 40) + 1, max(width, 40) + 6)
+    check_flow(receptive_field(graph, size), flowing(graph))
+
+
+@pytest.mark.parametrize("name", ["cifar100/mg-6", "cifar100/r-pmg-16", "mnist-seg/u-mg-11", "mnist-seg/u-net-11"])
+def test_gradients(name: str) -> None:
+    """The same by gradients; average pooling stands for max pooling, which has the same windows."""
+    graph = flowing(load(name).graph)
+    pools = [
+        replace(each, op=replace(each.op, function="avg")) if isinstance(each.op, Pool | GlobalPool) else each
+        for each in graph
+    ]
+    ends = [each.name for each in pools if not isinstance(each.op, Linear | Flatten | Input)][
+        :: max(1, len(pools) // 6)
+    ]
+    graph = Graph(name, pools, dict(zip(map(str, range(len(ends))), ends, strict=True)), size=graph.size)
+    size = (graph.size[0] - 5, graph.size[1])
+    found, model = receptive_field(graph, size), positive(compile_graph(graph, dtype=torch.float64))
+    x = torch.rand(1, 1, *size, dtype=torch.float64, requires_grad=True)
+    outputs = model(x)
+    chance = np.random.default_rng(0)
+    for place, end in graph.outputs.items():
+        value = outputs[place]
+        height, width = value.shape[2:]
+        some = {(int(chance.integers(height)), int(chance.integers(width))) for _ in range(3)}
+        for cell in {
+            (0, 0),
+            (0, width - 1),
+            (height - 1, 0),
+            (height - 1, width - 1),
+            (height // 2, width // 2),
+            *some,
+        }:
+            (gradient,) = torch.autograd.grad(value[0, :, *cell].sum(), x, retain_graph=True)
+            rows, columns = (gradient[0, 0].abs().sum(1 - axis).nonzero().flatten().tolist() for axis in (0, 1))
+            assert found.sees(end, cell) == ((rows[0], rows[-1]), (columns[0], columns[-1])), (end, cell)
+
+
+@pytest.mark.parametrize(
+    "op", [BatchNorm(), GroupNorm(groups=1), InstanceNorm(), LayerNorm(), Activation("softmax"), Activation("gelu")]
+)
+def test_what_is_replaced_above_sees_what_it_says(op: Op) -> None:
+    graph = Graph("one", [node("input", Input(4)), node("out", op, "input")], {"out": "out"}, size=(3, 5))
+    model = compile_graph(graph, dtype=torch.float64).eval()
+    x = torch.randn(1, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(x)[0, 1, 2, 1], x)
+    rows, columns = (gradient.abs().sum((0, 1, 3 - axis)).nonzero().flatten().tolist() for axis in (0, 1))
+    assert receptive_field(graph).sees("out", (2, 1)) == ((rows[0], rows[-1]), (columns[0], columns[-1]))
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+@pytest.mark.parametrize("name", zoo_names())
+def test_passes_leave_fields_as_they_are(name: str, mode: str) -> None:
+    graph = load(name).graph
+    size = (graph.size[0] - 1, graph.size[1] + 2)
+    plain, rewritten = receptive_field(graph, size), receptive_field(optimize(graph, mode), size)
+    for one, other in zip(plain.outputs, rewritten.outputs, strict=True):
+        assert (one.size, one.unclipped, one.depth) == (other.size, other.unclipped, other.depth)
+        for reach, same in zip(plain.reaches[one.node], rewritten.reaches[other.node], strict=True):
+            assert (reach.first.tolist(), reach.last.tolist()) == (same.first.tolist(), same.last.tolist())
+
+
+def test_a_halving_pool_is_a_pool() -> None:
+    shapes = [(1, 9, 9)], (1, 5, 5)
+    assert HalvingPool().windows(0, *shapes) == Pool().windows(0, *shapes)
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_without_borders_is_the_middle_of_a_large_image(name: str) -> None:
+    graph = load(name).graph
+    for row in receptive_field(graph, (4096, 2048)).rows:
+        for size, unclipped, whole in zip(row.size, row.unclipped, (4096, 2048), strict=True):
+            if unclipped is None:
+                assert size == whole, row
+            elif unclipped < whole // 4:
+                assert size == unclipped, row
+            else:
+                assert size <= unclipped, row
+
+
+# --- figures
+
+
+def stack(*convs: Conv | Pool, size: tuple[int, int] = (256, 256)) -> ReceptiveField:
+    builder = GraphBuilder("stack", 1, size)
+    last, level = "input", 0
+    for i, op in enumerate(convs):
+        level += op.stride.bit_length() - 1
+        last = builder.add(f"n{i}", op, [last], level, layer=f"n{i}")
+    return receptive_field(builder.graph({"out": last}))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_n_convolutions_of_3x3_see_2n_plus_1(n: int) -> None:
+    field = stack(*[Conv(1)] * n)
+    (out,) = field.outputs
+    assert (out.size, out.unclipped, out.depth, field.covered_at) == ((2 * n + 1,) * 2, (2 * n + 1,) * 2, n, None)
+    assert [point.size[0] for point in field.curve] == [2 * i + 1 for i in range(n + 1)]
+
+
+def test_dilations_that_double_see_exponentially_far() -> None:
+    # Yu and Koltun (2016): 3x3 convolutions of dilations 1, 2, 4, ... see 2**(i + 2) - 1.
+    (out,) = stack(*[Conv(1, dilation=2**i) for i in range(6)]).outputs
+    assert out.unclipped == (2**7 - 1,) * 2
+
+
+def test_strides_and_centres() -> None:
+    row = stack(Conv(1, stride=2), Pool(), Conv(1, (5, 1))).rows[-1]
+    # 3, then 3 + 2, then 5 + 4 * 4 rows; of columns 5 still. Zeros of the first stand in front of and behind the data.
+    assert (row.unclipped, row.stride, row.depth) == ((21, 5), (Fraction(4), Fraction(4)), 2)
+    assert row.centre == (Fraction(1), Fraction(1))
+
+
+def test_networks_that_others_measured() -> None:
+    # Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    resnet = receptive_field(load("imagenet/resnet-50").graph)
+    last = [row for row in resnet.rows if row.layer.startswith("stage4")][-1]
+    assert (last.unclipped, last.stride) == ((483, 483), (32, 32))
+    vgg = receptive_field(load("imagenet/vgg-16").graph)
+    assert [row.unclipped[0] for row in vgg.rows if row.op.startswith("max pool")] == [6, 16, 44, 100, 212]
+
+
+GRIDS = "input: {{size: {size}}}\nlayers:\n  - pyramid: {levels}\n  - unit: {{channels: {channels}}}\n    repeat: 8\n"
+
+
+@pytest.mark.parametrize("levels", [4, 5, 6, 7])
+def test_multigrid_covers_the_image_exponentially_earlier(levels: int) -> None:
+    size = 2**levels
+    text = GRIDS.format(size=size, levels=levels, channels=[2] * levels)
+    multigrid = receptive_field(load(text).graph)
+    assert multigrid.covered_at == 1  # the coarsest grid, of 2x2 cells, at once
+    finest = [row for row in multigrid.rows if row.level == 0 and row.covers]
+    assert finest[0].depth <= levels
+    plain = stack(*[Conv(1)] * size, size=(size, size))
+    assert plain.covered_at == size // 2
+
+
+# --- what it says
+
+
+def test_a_row_for_each_node_and_an_entry_for_each_output() -> None:
+    graph = every_op()
+    found = receptive_field(graph)
+    assert [row.node for row in found.rows] == list(graph.nodes)
+    assert [out.name for out in found.outputs] == list(graph.outputs)
+    assert found.size == graph.size
+    assert {row.level for row in found.rows if row.node in {"e.flat", "e.classes"}} == {None}
+    assert all(row.stride is None for row in found.rows if row.level is None)
+
+
+def test_a_gate_makes_each_cell_see_everything() -> None:
+    nodes = [
+        node("input", Input(2)),
+        node("pool", GlobalPool(), "input"),
+        node("gated", Product(), "input", "pool"),
+        node("plain", Sum(), "input", "input"),
+    ]
+    found = receptive_field(Graph("g", nodes, {"a": "gated", "b": "plain"}, size=(6, 9)))
+    assert found.sees("gated", (0, 3)) == ((0, 5), (0, 8))
+    assert found.sees("plain", (0, 3)) == ((0, 0), (3, 3))
+    one, other = found.outputs
+    assert (one.unclipped, one.covered_at, one.covered_by) == ((None, None), 0, "pool")
+    assert (other.unclipped, other.covered_at, other.covered_by) == ((1, 1), None, None)
+
+
+def test_a_size_reference_is_not_seen() -> None:
+    nodes = [
+        node("input", Input(1)),
+        node("deep", Conv(1, (9, 9)), "input"),
+        node("pool", Pool(), "input", level=1),
+        node("up", Resize(), "pool", "deep"),
+    ]
+    found = receptive_field(Graph("g", nodes, {"out": "up"}, size=(8, 8)))
+    assert found.sees("up", (3, 4)) == ((2, 3), (4, 5))
+    assert found.outputs[0].depth == 0
+
+
+def test_a_cell_of_padding_sees_nothing() -> None:
+    nodes = [node("input", Input(1)), node("out", Conv(1, (1, 1), padding=1), "input")]
+    found = receptive_field(Graph("g", nodes, {"out": "out"}, size=(4, 4)))
+    assert found.sees("out", (0, 2)) is None
+    assert found.sees("out", (1, 2)) == ((0, 0), (1, 1))
+
+
+def test_a_size_at_which_a_grid_vanishes_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"4x4 is too small"):
+        receptive_field(every_op(), (4, 4))
+
+
+def test_ten_thousand_layers() -> None:
+    builder = GraphBuilder("deep", 3, (224, 160))
+    last = "input"
+    for i in range(10_000):
+        made = builder.add(f"c{i}", Conv(8), [last], 0, layer=f"c{i}")
+        last = builder.add(f"a{i}", Activation(), [made], 0, layer=f"c{i}")
+    graph = builder.graph({"out": last})
+    start = time.perf_counter()
+    found = receptive_field(graph)
+    assert time.perf_counter() - start < 20
+    assert found.outputs[0].unclipped == (20_001, 20_001)
+    assert found.covered_at == 112
