@@ -9,7 +9,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types bench clean
+.PHONY: help demo test browser lint format types bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -32,6 +32,16 @@ demo: $(STAMP) ## check, audit, draw and compile R-MG-34 into ./demo
 # One thread a worker: two workers with two threads each wait for one another on two cores.
 test: lint types ## everything that must hold before a merge
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The tests of the interactive page drive a browser. Debian's is enough; where apt-get is, it is installed from there.
+browser: ## install Chromium for the tests of the interactive page, where there is none
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo 'No Chromium and no apt-get: install Chromium, and put it on PATH as chromium.' >&2; exit 1; \
+	fi; \
+	as_root=; if [ "$$(id -u)" != 0 ]; then as_root=sudo; fi; \
+	$$as_root apt-get update -qq && \
+	$$as_root apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 
 lint: $(STAMP) ## ruff: rules and format, changing nothing
 	$(BIN)/ruff check .

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from torch import fx
 
     from mgcompile.analysis import Audit
+    from mgcompile.analysis.machine import Machine
+    from mgcompile.analysis.memory import Memory, Optimizer
+    from mgcompile.analysis.receptive import ReceptiveField
+    from mgcompile.analysis.roofline import Roofline
+    from mgcompile.drawing.page import Measure
+    from mgcompile.graph import Graph
 
-__all__ = ["audit", "compile", "draw", "load", "load_model", "save"]
+__all__ = ["audit", "compile", "draw", "load", "load_model", "memory", "receptive_field", "roofline", "save"]
+
+Mode = Literal["training", "inference"]
+"""What a model is optimised for."""
 
 
 def compile(
@@ -26,7 +35,7 @@ def compile(
     seed: int | None = None,
     torch_compile: bool = False,
     params: Mapping[str, Any] | None = None,
-    optimize: Literal["training", "inference"] | None = None,
+    optimize: Mode | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     tune: bool = False,
 ) -> fx.GraphModule:
@@ -68,7 +77,7 @@ def audit(
     size: int | tuple[int, int] | None = None,
     params: Mapping[str, Any] | None = None,
     bytes_per_element: int = 4,
-    optimize: Literal["training", "inference"] | None = None,
+    optimize: Mode | None = None,
 ) -> Audit:
     """What a network costs: exact parameters, MACs, FLOPs and activation bytes of one sample, from the graph alone.
 
@@ -83,11 +92,82 @@ def audit(
     from mgcompile.analysis import audit_graph
     from mgcompile.passes import optimize as run_passes
 
+    pair = _pair(size)
+    graph = run_passes(load(source, params=params).graph, optimize)
+    return audit_graph(graph, pair, bytes_per_element=bytes_per_element)
+
+
+def receptive_field(
+    source: SpecLike,
+    *,
+    size: int | tuple[int, int] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> ReceptiveField:
+    """Which pixels of the image each cell of each grid can depend on, exactly, from the graph alone.
+
+    `size` is that of `audit`. Raises `SpecError`, and `ShapeError` where a grid vanishes at this size.
+
+    >>> import mgcompile
+    >>> mgcompile.receptive_field("cifar100/vgg-6").outputs[0].size
+    (32, 32)
+    """
+    from mgcompile.analysis import receptive
+
+    pair = _pair(size)
+    return receptive.receptive_field(load(source, params=params).graph, pair)
+
+
+def memory(
+    source: SpecLike,
+    *,
+    size: int | tuple[int, int] | None = None,
+    batch: int = 1,
+    bytes_per_element: int = 4,
+    optimizer: Optimizer = "sgd-momentum",
+    params: Mapping[str, Any] | None = None,
+    optimize: Mode | None = None,
+) -> Memory:
+    """What a network takes of memory in inference and in training, in bytes: activations at their peak, and where that
+    is, parameters, gradients, the optimiser's state.
+
+    `size` and `optimize` are those of `audit`. Raises `SpecError`, `ShapeError` where a grid vanishes at this size,
+    `ValueError` for a batch below one, and `MgcompileError` for an `optimize` that is unknown.
+    """
+    from mgcompile.analysis import memory as memories
+    from mgcompile.passes import optimize as run_passes
+
+    pair = _pair(size)
+    graph = run_passes(load(source, params=params).graph, optimize)
+    return memories.memory(graph, pair, batch=batch, bytes_per_element=bytes_per_element, optimizer=optimizer)
+
+
+def roofline(
+    source: SpecLike,
+    machine: Machine | None = None,
+    *,
+    size: int | tuple[int, int] | None = None,
+    batch: int = 1,
+    params: Mapping[str, Any] | None = None,
+    optimize: Mode | None = None,
+) -> Roofline:
+    """The bytes that each operation moves, its arithmetic intensity, and with a `machine` (see `mgcompile machine`) how
+    long it takes at the least and what bounds it.
+
+    `size` and `optimize` are those of `audit`. Raises as `memory` does.
+    """
+    from mgcompile.analysis import roofline as rooflines
+    from mgcompile.passes import optimize as run_passes
+
+    pair = _pair(size)
+    graph = run_passes(load(source, params=params).graph, optimize)
+    return rooflines.roofline(graph, machine, pair, batch=batch)
+
+
+def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     pair = (size, size) if isinstance(size, int) else size
     if pair is not None and (len(pair) != 2 or min(pair) < 1):
         raise ShapeError(f"a size is a positive height and width, not {pair}")
-    graph = run_passes(load(source, params=params).graph, optimize)
-    return audit_graph(graph, pair, bytes_per_element=bytes_per_element)
+    return pair
 
 
 def draw(
@@ -98,25 +178,54 @@ def draw(
     fold: bool = True,
     detail: str = "layer",
     params: Mapping[str, Any] | None = None,
-    optimize: Literal["training", "inference"] | None = None,
+    optimize: Mode | None = None,
 ) -> bytes:
-    """The grid topology as a picture, rows levels and columns depth: SVG, PNG, PDF or DOT.
+    """The grid topology as a picture, rows levels and columns depth: SVG, PNG, PDF or DOT; or as an interactive page,
+    one HTML file that opens layers down to single operations and shows their figures.
 
     With `path` the picture is also written there; its format is that of the suffix where `format` does not say. `fold`
-    draws repeats once, with xN. `detail` is `layer`, a cell for each grid computed, or `op`, for every operation. With
-    `optimize` the picture shows the model that `compile` optimises so. Raises `SpecError`, and `MgcompileError` for an
-    `optimize` or a format that is unknown, or a format that nothing installed can draw.
+    draws repeats once, with xN. `detail` is `layer`, a cell for each grid computed, or `op`, for every operation; a
+    page begins so, and has both. With `optimize` the picture shows the model that `compile` optimises so. Raises
+    `SpecError`, and `MgcompileError` for an `optimize` or a format that is unknown, or a format that nothing installed
+    can draw.
     """
     from mgcompile.analysis import audit_graph
     from mgcompile.analysis.tables import human
-    from mgcompile.drawing import draw_graph
+    from mgcompile.drawing import draw_graph, format_of
     from mgcompile.passes import optimize as run_passes
 
     graph = run_passes(load(source, params=params).graph, optimize)
-    figures = audit_graph(graph)
     height, width = graph.size
+    if (format or (format_of(path) if path is not None else "")) == "html":
+        measures, facts = _page_figures(graph)
+        facts |= {"optimised for": optimize} if optimize else {}
+        return draw_graph(graph, path, format="html", fold=fold, detail=detail, measures=measures, facts=facts)
+    figures = audit_graph(graph)
     subtitle = f"{human(figures.params)} parameters, {human(figures.macs)} MACs at {height}x{width}"
     return draw_graph(graph, path, format=format, fold=fold, detail=detail, subtitle=subtitle)
+
+
+def _page_figures(graph: Graph) -> tuple[list[Measure], dict[str, str]]:
+    """What the page colours cells by, and what it says of the whole network."""
+    from mgcompile.analysis import audit_graph, receptive_field
+    from mgcompile.analysis.tables import human, human_bytes, size_text
+    from mgcompile.drawing.page import Measure
+
+    figures, field = audit_graph(graph), receptive_field(graph)
+    rows = figures.rows
+    measures = [
+        Measure("macs", "MACs", "", {row.node: row.macs for row in rows}),
+        Measure("params", "parameters", "", {row.node: row.params for row in rows}),
+        Measure("bytes", "activations", "B", {row.node: row.activation_bytes for row in rows}, binary=True),
+        Measure("field", "receptive field", "px", {row.node: max(row.size) for row in field.rows}, adds=False),
+    ]
+    facts = {
+        "input": size_text(graph.shapes()[graph.input.name]),
+        "parameters": human(figures.params),
+        "MACs": human(figures.macs),
+        "activations": human_bytes(figures.activation_bytes),
+    }
+    return measures, facts
 
 
 def save(model: fx.GraphModule, path: str | os.PathLike[str]) -> None:
@@ -131,7 +240,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     torch_compile: bool = False,
-    optimize: Literal["training", "inference"] | None = None,
+    optimize: Mode | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     tune: bool = False,
 ) -> fx.GraphModule:

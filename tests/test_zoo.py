@@ -75,6 +75,27 @@ def test_a_family_with_params_is_its_member(family: str, params: dict[str, objec
     assert spec.graph == member.graph
 
 
+def channels(graph: Graph) -> list[int]:
+    return [shape[0] for shape in graph.shapes().values()]
+
+
+@pytest.mark.parametrize("name", [name for name in zoo_names() if not name.startswith("beyond/")])
+def test_all_channels_follow_the_width(name: str) -> None:
+    spec = load(name)
+    least = spec.document.params["width"].min
+    ends = {1, 3, 10, 100, 1000}  # those of the image and of the classes
+    twice = load(name, params={"width": 128}).graph
+    assert list(twice.nodes) == list(spec.graph.nodes)
+    for before, after in zip(channels(spec.graph), channels(twice), strict=True):
+        assert after == 2 * before or after == before in ends
+    previous = (0, 0)
+    for width in (least, 37, 63, 64, 65, 127):  # odd ones too; both figures grow
+        figures = counts(load(name, params={"width": width}).graph)
+        assert figures[0] > previous[0]
+        assert figures[1] > previous[1]
+        previous = figures
+
+
 def test_names_of_weights_come_from_the_stages() -> None:
     names = {node.weights for node in load("cifar100/r-mg-22").graph.owners()}
     assert {"embed.conv.level0", "stage2.0.conv1.conv.level1", "stage5.1.conv2.norm.level5"} <= names

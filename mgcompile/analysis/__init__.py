@@ -2,7 +2,15 @@
 
 from mgcompile.analysis.cost import CONVENTIONS, Audit, Group, Row, Uncounted, audit_graph
 from mgcompile.analysis.published import Comparison, Published, compare_published, published_figures
-from mgcompile.analysis.receptive import FIELD_CONVENTIONS, FieldRow, OutputField, ReceptiveField, receptive_field
+from mgcompile.analysis.receptive import (
+    FIELD_CONVENTIONS,
+    CurvePoint,
+    FieldGroup,
+    FieldRow,
+    OutputField,
+    ReceptiveField,
+    receptive_field,
+)
 from mgcompile.analysis.verification import Difference, Reconciliation, verify_audit
 
 __all__ = [
@@ -10,7 +18,9 @@ __all__ = [
     "FIELD_CONVENTIONS",
     "Audit",
     "Comparison",
+    "CurvePoint",
     "Difference",
+    "FieldGroup",
     "FieldRow",
     "Group",
     "OutputField",

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from mgcompile.graph.collecting import collection_paused
 from mgcompile.graph.graph import Graph, Node
 from mgcompile.graph.ops.base import Kind, Op
 from mgcompile.graph.types import Shape, Size, elements
 
-__all__ = ["CONVENTIONS", "Audit", "Group", "GroupKey", "Row", "Uncounted", "audit_graph"]
+__all__ = ["CONVENTIONS", "Audit", "Group", "GroupKey", "Row", "Uncounted", "audit_graph", "group_name", "level_name"]
 
 GroupKey = Literal["layer", "level", "op"]
 """What nodes can be grouped by."""
@@ -100,9 +100,9 @@ class Audit:
         """The rows summed: by `layer` in the order of the graph (the first `depth` components of its path), by `level`
         from fine to coarse and vectors last, or by `op`, the most work first. Raises `ValueError` for another key.
         """
-        groups = _summed((_group_name(row, key, depth), row) for row in self.rows)
+        groups = _summed((group_name(row, key, depth), row) for row in self.rows)
         if key == "level":
-            order = {_level_name(level): level for level in {row.level for row in self.rows} if level is not None}
+            order = {level_name(level): level for level in {row.level for row in self.rows} if level is not None}
             return tuple(sorted(groups, key=lambda group: order.get(group.name, max(order.values(), default=0) + 1)))
         if key == "op":
             return tuple(sorted(groups, key=lambda group: (-group.flops, group.name)))
@@ -190,19 +190,37 @@ def _is_view(op: Op, inputs: Sequence[Shape], output: Shape) -> bool:
     return op.kind is Kind.SHAPE and elements(output) <= elements(inputs[0])
 
 
-def _group_name(row: Row, key: GroupKey, depth: int) -> str:
+class Placed(Protocol):
+    """A row of a table of nodes."""
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def layer(self) -> str: ...
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def level(self) -> int | None: ...
+
+
+def group_name(row: Placed, key: GroupKey, depth: int) -> str:
+    """The group of a row; `depth` is that of `Audit.by`. Raises `ValueError` for an unknown key."""
     match key:
         case "layer":
             # A node that no layer made (the input) stands for itself.
             return ".".join((row.layer or row.node).split(".")[:depth])
         case "level":
-            return _level_name(row.level)
+            return level_name(row.level)
         case "op":
             return row.op
     raise ValueError(f"cannot group by {key!r}; it must be one of {', '.join(get_args(GroupKey))}")
 
 
-def _level_name(level: int | None) -> str:
+def level_name(level: int | None) -> str:
+    """What a level is called in tables; None is that of vectors."""
     return "vectors" if level is None else f"level {level}"
 
 

@@ -11,12 +11,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mgcompile.analysis.lifetimes import Alive, Peak, Plan, find_kept, kept_memory, run_backward, run_forward
+from mgcompile.analysis.lifetimes import (
+    Alive,
+    Peak,
+    Plan,
+    depth_first,
+    find_kept,
+    kept_memory,
+    lightest_first,
+    run_backward,
+    run_forward,
+)
 from mgcompile.graph.collecting import collection_paused
 from mgcompile.graph.graph import Graph, Node
 from mgcompile.graph.types import Size, elements
 
-__all__ = ["MEMORY_CONVENTIONS", "Memory", "Optimizer", "Peak", "memory"]
+__all__ = ["MEMORY_CONVENTIONS", "BestOrder", "Memory", "Optimizer", "Peak", "best_order", "memory"]
 
 Optimizer = Literal["none", "sgd", "sgd-momentum", "adam"]
 """What updates the weights."""
@@ -98,12 +108,13 @@ def memory(
 
     `training_kept` and the peak of inference are exact for plain graphs, but where PyTorch first copies a view to have
     its numbers side by side (a group norm or a flattening of slices, crops, layer norms), and for the few normalised
-    scalars of weighted sums; operations of other packages count as they say themselves. The training peak rests on a simple model of
-    the backward pass: nodes run in reverse; a value has one gradient, from its first reader's until its own node has
-    run; a second gradient is added in place, or into new memory where the first is another's too; what a node keeps is
-    released after it. Gradients are the size of what they belong to: those of a padded copy, or of what is broadcast,
-    are not looked into. On networks of this project that agrees with PyTorch; a graph of few operations may differ by
-    what one of them takes for itself on the way back. For optimised graphs all three are estimates, see `FusedConv.kept`.
+    scalars of weighted sums; operations of other packages count as they say themselves. The training peak rests on a
+    simple model of the backward pass: nodes run in reverse; a value has one gradient, from its first reader's until its
+    own node has run; a second gradient is added in place, or into new memory where the first is another's too; what a
+    node keeps is released after it. Gradients are the size of what they belong to: those of a padded copy, or of what
+    is broadcast, are not looked into. On networks of this project that agrees with PyTorch; a graph of few operations
+    may differ by what one of them takes for itself on the way back. For optimised graphs all three are estimates, see
+    `FusedConv.kept`.
 
     Linear in the number of nodes. Raises `ShapeError` where a grid would vanish at that size, and `ValueError` for a
     batch or a number of bytes below one, or another optimiser.
@@ -142,6 +153,34 @@ def memory(
         optimizer_state=parameters * _STATES[optimizer],
         buffers=buffers,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BestOrder:
+    """The order of nodes that takes the least memory in inference, of those that were tried, and its peak."""
+
+    peak: Peak
+    nodes: tuple[str, ...]
+
+
+def best_order(graph: Graph, size: Size | None = None, *, batch: int = 1, bytes_per_element: int = 4) -> BestOrder:
+    """The best of three orders: the graph's own, in which a compiled model runs, and, where one takes less, that which
+    always runs the node that leaves the least alive, or the one that became possible last.
+
+    The least of all orders is hard to find, and may be less. `size` and errors are those of `memory`.
+    """
+    with collection_paused():
+        shapes = graph.shapes(size)
+        plan = Plan(graph, shapes, batch, bytes_per_element, training=False)
+        best: BestOrder | None = None
+        for nodes in (tuple(graph), lightest_first(plan), depth_first(plan)):
+            other = Graph(graph.name, nodes, graph.outputs, size=graph.size)
+            alive = Alive()
+            run_forward(Plan(other, shapes, batch, bytes_per_element, training=False), {}, alive)
+            if best is None or alive.peak().bytes < best.peak.bytes:
+                best = BestOrder(alive.peak(), tuple(other.nodes))
+        assert best is not None
+        return best
 
 
 def _weights(graph: Graph, bytes_per_element: int) -> tuple[int, int]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from mgcompile.analysis.memory import MEMORY_CONVENTIONS, Memory, Peak
+from mgcompile.analysis import tables
+from mgcompile.analysis.cost import level_name
+from mgcompile.analysis.memory import MEMORY_CONVENTIONS, BestOrder, Memory, Peak
 from mgcompile.analysis.tables import Sheet, human_bytes, size_text
 
-__all__ = ["memory_record", "memory_sheets"]
+__all__ = ["memory_csv", "memory_record", "memory_sheets"]
 
 
-def memory_sheets(found: Memory) -> list[Sheet]:
+def memory_sheets(found: Memory, best: BestOrder | None = None) -> list[Sheet]:
     """The totals of inference and training, what they are made of, the activations by level, and what each means."""
     rows = (
         ("activations at the peak", found.inference.bytes, found.training.bytes),
@@ -30,30 +32,44 @@ def memory_sheets(found: Memory) -> list[Sheet]:
     columns = (found.inference.levels, found.kept_levels, found.training.levels)
     levels = sorted({level for column in columns for level in column}, key=lambda level: (level is None, level or 0))
     by_level = Sheet(
-        "activations by level",
+        f"{found.name}: activations by level",
         ("level", "inference, peak", "training, kept", "training, peak"),
         (
-            *((_level_name(level), *(human_bytes(column.get(level, 0)) for column in columns)) for level in levels),
+            *((level_name(level), *(human_bytes(column.get(level, 0)) for column in columns)) for level in levels),
             ("all", *map(human_bytes, (found.inference.bytes, found.training_kept, found.training.bytes))),
         ),
         notes=(
             f"inference: the peak is at {_place(found.inference)}",
             f"training: the peak is at {_place(found.training)}",
+            *([_better(found, best)] if best else []),
         ),
         left=frozenset({"level"}),
     )
     return [totals, by_level, Sheet("", (), (), notes=tuple(MEMORY_CONVENTIONS.values()))]
 
 
-def memory_record(found: Memory) -> dict[str, object]:
-    """The same for JSON: exact bytes, sizes as lists, levels by their names."""
+def memory_csv(results: Sequence[Memory]) -> str:
+    """A line for each network; bytes."""
+    columns = (
+        *("batch", "bytes_per_element", "optimizer"),
+        *("inference_total", "inference_peak", "inference_peak_at"),
+        *("training_total", "training_peak", "training_peak_at", "training_kept"),
+        *("parameters", "gradients", "optimizer_state", "buffers"),
+    )
+    rows = [(found.name, *found.size, *(getattr(found, column) for column in columns)) for found in results]
+    return tables.as_csv(("name", "height", "width", *columns), rows)
+
+
+def memory_record(found: Memory, best: BestOrder | None = None) -> dict[str, object]:
+    """The same for JSON: exact bytes, sizes as lists, levels by their names; the best order where it is known."""
+    order = {"best_order_peak": best.peak.bytes, "best_order": list(best.nodes)} if best else {}
     return {
         "name": found.name,
         "size": list(found.size),
         "batch": found.batch,
         "bytes_per_element": found.bytes_per_element,
         "optimizer": found.optimizer,
-        "inference": {"total": found.inference_total, "peak": _peak(found.inference)},
+        "inference": {"total": found.inference_total, "peak": _peak(found.inference), **order},
         "training": {
             "total": found.training_total,
             "peak": _peak(found.training),
@@ -66,6 +82,13 @@ def memory_record(found: Memory) -> dict[str, object]:
     }
 
 
+def _better(found: Memory, best: BestOrder) -> str:
+    less = 100 * (1 - best.peak.bytes / found.inference.bytes)
+    if less < 0.1:
+        return "inference: nodes in other orders take no less"
+    return f"inference: {human_bytes(best.peak.bytes)} in the best order that was tried, {less:.1f} % less; JSON has it"
+
+
 def _peak(peak: Peak) -> dict[str, object]:
     return {
         "bytes": peak.bytes,
@@ -76,11 +99,7 @@ def _peak(peak: Peak) -> dict[str, object]:
 
 
 def _levels(levels: Mapping[int | None, int]) -> dict[str, int]:
-    return {_level_name(level): number for level, number in levels.items()}
-
-
-def _level_name(level: int | None) -> str:
-    return "vectors" if level is None else f"level {level}"
+    return {level_name(level): number for level, number in levels.items()}
 
 
 def _place(peak: Peak) -> str:

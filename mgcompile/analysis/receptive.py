@@ -10,34 +10,52 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from mgcompile.analysis.cost import group_name
 from mgcompile.graph.collecting import collection_paused
 from mgcompile.graph.graph import Graph, Node
-from mgcompile.graph.ops import Input, Kind, TransposedConv
+from mgcompile.graph.ops import Input
 from mgcompile.graph.types import ALL, Grid, Shape, Size, Value, Window
 
 if TYPE_CHECKING:
     from mgcompile.analysis.reach import Endless, EndlessReaches, Reach, Reaches
 
-__all__ = ["FIELD_CONVENTIONS", "CurvePoint", "FieldRow", "OutputField", "ReceptiveField", "receptive_field"]
+__all__ = [
+    "FIELD_CONVENTIONS",
+    "CurvePoint",
+    "FieldGroup",
+    "FieldKey",
+    "FieldRow",
+    "OutputField",
+    "ReceptiveField",
+    "Unclipped",
+    "receptive_field",
+]
+
+FieldKey = Literal["layer", "level"]
+"""What nodes can be grouped by."""
+
 
 Unclipped = tuple[int | None, int | None]
-"""Pixels along each axis on an image without borders; None where all of it is seen, however large it is."""
+"""Pixels along each axis on an image without borders; None where they grow with the image, mostly all of it."""
 Sources = tuple[list[tuple[str, Window]], list[tuple[str, Window]]]
 """Inputs and the windows through which they are seen, down and across."""
 
 FIELD_CONVENTIONS: Mapping[str, str] = {
     "field": "field: the most pixels (height x width) that a cell depends on, the first to the last, in this image",
-    "unclipped": "unclipped: the same on an image without borders; unbounded where a cell depends on all of it "
-    "(global pooling, group norm)",
+    "unclipped": "unclipped: the same on an image without borders; unbounded where it grows with the image (global "
+    "pooling, group norm)",
     "depth": "depth: convolutions, transposed ones too, on the longest path from the image",
     "stride": "stride: pixels from one cell to the next",
-    "covers": "covers: whether the cell in the middle depends on the first and the last row and column of the image",
+    "centre": "centre: the middle of what the first cell depends on, on an image without borders; pixels count from 0",
+    "covers": "covers: the cell in the middle depends on the first and the last row and column of the image; covered "
+    "at: the least depth of a node that covers, among the node itself and those that it is made of, or of a group",
 }
 """What each figure means, in words."""
 
-_REFINED = 60  # levels of the grids of which ideal sizes are asked: more than any network has
+_REFINED = 40
+"""An ideal image has 2**40 pixels a side: enough levels for any network, and places in its grids fit into 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,8 @@ class FieldRow:
     `size` is the most that a cell sees of this image, `unclipped` of one without borders. `stride` is None for vectors
     and grids of a fixed number of cells. `centre` is the middle of what the first cell sees, the first pixel being 0,
     on an image without borders; None where that is all of it. `covers` tells whether the cell in the middle sees the
-    whole image, `depth` counts the convolutions on the longest path from it. `level` is None for a vector.
+    whole image, `depth` counts the convolutions on the longest path from it. `covered_at` is the least depth of a node
+    that covers, among this one and those that it is made of; None where there is none. `level` is None for a vector.
     """
 
     node: str
@@ -60,21 +79,37 @@ class FieldRow:
     centre: tuple[Fraction | None, Fraction | None]
     covers: bool
     depth: int
+    covered_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputField:
-    """What a named output sees, and the least depth at which a node that it is made of covers the image: at
-    `covered_at`, by the node `covered_by`; None where none does.
-    """
+    """What a named output sees: the figures of its node, and by which node the image is covered at `covered_at`."""
 
     name: str
     node: str
     depth: int
     size: Size
     unclipped: Unclipped
+    stride: tuple[Fraction, Fraction] | None
+    centre: tuple[Fraction | None, Fraction | None]
     covered_at: int | None
     covered_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldGroup:
+    """The nodes of one layer or level: the largest field among them, each axis by itself, and their largest depth.
+
+    `covered_at` is the least depth of one that itself covers the image; None where none does.
+    """
+
+    name: str
+    nodes: int
+    depth: int
+    size: Size
+    unclipped: Unclipped
+    covered_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +142,20 @@ class ReceptiveField:
     def depth(self) -> int:
         """The convolutions on the longest path."""
         return max(row.depth for row in self.rows)
+
+    def by(self, key: FieldKey, depth: int = 1) -> tuple[FieldGroup, ...]:
+        """The rows by `layer` in the order of the graph (the first `depth` components of its path), or by `level` from
+        fine to coarse and vectors last. Raises `ValueError` for another key.
+        """
+        if key not in get_args(FieldKey):
+            raise ValueError(f"cannot group by {key!r}; it must be one of {', '.join(get_args(FieldKey))}")
+        members: dict[str, list[FieldRow]] = {}
+        for row in self.rows:
+            members.setdefault(group_name(row, key, depth), []).append(row)
+        groups = list(members.items())
+        if key == "level":
+            groups.sort(key=lambda named: _last_none(named[1][0].level))
+        return tuple(_group(name, rows) for name, rows in groups)
 
     def sees(self, node: str, cell: tuple[int, int] = (0, 0)) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """The first and the last row, and the first and the last column of the image that a cell (row, column) of a
@@ -152,8 +201,8 @@ class _Walk:
         outputs = []
         by_name = {row.node: row for row in rows if row.node in self.graph.outputs.values()}
         for name, node in self.graph.outputs.items():
-            row, own = by_name[node], self.covered[node]
-            outputs.append(OutputField(name, node, row.depth, row.size, row.unclipped, *(own or (None, None))))
+            row, (at, by) = by_name[node], self.covered[node] or (None, None)
+            outputs.append(OutputField(name, node, row.depth, row.size, row.unclipped, row.stride, row.centre, at, by))
         at, by = covered or (None, None)
         return ReceptiveField(
             self.graph.name, self.size, rows, tuple(outputs), at, by, tuple(_curve(rows)), self.reaches
@@ -164,11 +213,13 @@ class _Walk:
         down, across = self.reaches[node.name] = (self._reach(node, 0, seen), self._reach(node, 1, seen))
         endless = self.endless[node.name] = (self._endless(node, 0, seen), self._endless(node, 1, seen))
         names = {name for sources in seen for name, _ in sources}
-        convolves = node.op.kind is Kind.CONV or isinstance(node.op, TransposedConv)
-        depth = self.depths[node.name] = max([self.depths[name] for name in names], default=0) + convolves
+        depths = [
+            self.depths[name] + node.op.convolves(place) for place, name in enumerate(node.inputs) if name in names
+        ]
+        depth = self.depths[node.name] = max(depths, default=0)
         covers = _covers(down, self.size[0]) and _covers(across, self.size[1])
         before = [found for name in node.inputs if name in names and (found := self.covered[name])]
-        self.covered[node.name] = _least([*before, *[(depth, node.name)] * covers])
+        covered = self.covered[node.name] = _least([*before, *[(depth, node.name)] * covers])
         value = self.types[node.name]
         return FieldRow(
             node.name,
@@ -181,6 +232,7 @@ class _Walk:
             (_centre(endless[0]), _centre(endless[1])),
             covers,
             depth,
+            covered[0] if covered else None,
         )
 
     def _seen(self, node: Node, inputs: list[Shape], output: Shape) -> Sources:
@@ -270,22 +322,36 @@ def _least(found: Iterable[tuple[int, str]]) -> tuple[int, str] | None:
 
 
 def _curve(rows: Iterable[FieldRow]) -> Iterable[CurvePoint]:
-    deepest: dict[int, tuple[Size, Unclipped]] = {}
+    by_depth: dict[int, list[FieldRow]] = {}
     for row in rows:
-        size, unclipped = deepest.get(row.depth, ((0, 0), (0, 0)))
-        deepest[row.depth] = _larger(size, row.size), _larger_unclipped(unclipped, row.unclipped)
-    size, unclipped = (0, 0), (0, 0)
-    for depth in sorted(deepest):
-        size = _larger(size, deepest[depth][0])
-        unclipped = _larger_unclipped(unclipped, deepest[depth][1])
+        by_depth.setdefault(row.depth, []).append(row)
+    size: Size = (0, 0)
+    unclipped: Unclipped = (0, 0)
+    for depth in sorted(by_depth):
+        size, unclipped = _most(by_depth[depth], size, unclipped)
         yield CurvePoint(depth, size, unclipped)
 
 
-def _larger(one: Size, other: Size) -> Size:
-    return max(one[0], other[0]), max(one[1], other[1])
+def _last_none(level: int | None) -> tuple[bool, int]:
+    return level is None, level or 0
 
 
-def _larger_unclipped(one: Unclipped, other: Unclipped) -> Unclipped:
-    both = zip(one, other, strict=True)
-    height, width = (None if a is None or b is None else max(a, b) for a, b in both)
-    return height, width
+def _group(name: str, rows: list[FieldRow]) -> FieldGroup:
+    covered = [row.depth for row in rows if row.covers]
+    depth = max(row.depth for row in rows)
+    return FieldGroup(name, len(rows), depth, *_most(rows), min(covered, default=None))
+
+
+def _most(rows: Iterable[FieldRow], size: Size = (0, 0), unclipped: Unclipped = (0, 0)) -> tuple[Size, Unclipped]:
+    """The largest fields of these rows and of what was before, each axis by itself."""
+    height, width = size
+    down, across = unclipped
+    for row in rows:
+        height, width = max(height, row.size[0]), max(width, row.size[1])
+        down, across = _larger(down, row.unclipped[0]), _larger(across, row.unclipped[1])
+    return (height, width), (down, across)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    """The larger field of two, None being all of an image."""
+    return None if one is None or other is None else max(one, other)

@@ -9,7 +9,7 @@ from mgcompile.analysis import tables
 from mgcompile.analysis.cost import CONVENTIONS, Audit, Group, GroupKey
 from mgcompile.analysis.tables import Cell, Sheet, human, human_bytes, size_text
 
-__all__ = ["as_csv", "as_json", "as_markdown", "as_table"]
+__all__ = ["as_csv", "as_json", "as_markdown", "as_table", "audit_sheets"]
 
 WIDE = 120
 """From this width on an exact number stands beside its short form, below it under it."""
@@ -25,13 +25,13 @@ def as_table(
     `width` in characters. Plain ASCII unless for a `terminal`. `depth` is that of `Audit.by`.
     """
     return tables.as_text(
-        _sheets(audits, by, depth, gap="  " if width >= WIDE else "\n"), width=width, terminal=terminal
+        audit_sheets(audits, by, depth, gap="  " if width >= WIDE else "\n"), width=width, terminal=terminal
     )
 
 
 def as_markdown(audits: Sequence[Audit], by: GroupKey | None = None, *, depth: int = 1) -> str:
     """The same tables in Markdown."""
-    return tables.as_markdown(_sheets(audits, by, depth, gap="\n"))
+    return tables.as_markdown(audit_sheets(audits, by, depth, gap="\n"))
 
 
 def as_csv(audits: Sequence[Audit], by: GroupKey | None = None, *, depth: int = 1) -> str:
@@ -76,7 +76,12 @@ def _record(audit: Audit, by: GroupKey | None, depth: int) -> dict[str, object]:
     }
 
 
-def _sheets(audits: Sequence[Audit], by: GroupKey | None, depth: int, gap: str) -> Iterable[Sheet]:
+def audit_sheets(
+    audits: Sequence[Audit], by: GroupKey | None = None, depth: int = 1, gap: str = "\n"
+) -> Iterable[Sheet]:
+    """A table of the audits, one of the groups of each where `by` is given, and the conventions. The `gap` stands
+    between the short and the exact form of a number.
+    """
     yield Sheet(
         "",
         ("network", "input", *_FIGURES),

@@ -1,4 +1,4 @@
-"""Tables as text: for a terminal, as Markdown, as CSV. Every report of this room is made of these."""
+"""Tables as text: for a terminal, as Markdown, as HTML, as CSV. Every report of this room is made of these."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from html import escape
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Cell", "Sheet", "as_csv", "as_json", "as_markdown", "as_text", "human", "human_bytes", "size_text"]
+__all__ = [
+    "Cell",
+    "Sheet",
+    "as_csv",
+    "as_html",
+    "as_json",
+    "as_markdown",
+    "as_text",
+    "human",
+    "human_bytes",
+    "size_text",
+]
 
 _BLANK = "    \n"
 _PLAIN = box.Box(_BLANK * 2 + " -- \n" + _BLANK * 2 + " -- \n" + _BLANK * 2, ascii=True)
@@ -65,6 +77,22 @@ def as_markdown(sheets: Iterable[Sheet]) -> str:
         lines += [f"- {_escaped(note)}" for note in sheet.notes]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def as_html(sheets: Iterable[Sheet]) -> str:
+    """The sheets as HTML tables with their titles as captions; columns of words have the class `words`."""
+    parts = []
+    for sheet in sheets:
+        if sheet.rows:
+            caption = f"<caption>{escape(sheet.title)}</caption>" if sheet.title else ""
+            classes = [' class="words"' if name in sheet.left else "" for name in sheet.columns]
+            head = _html_row("th", sheet.columns, [f'{each} scope="col"' for each in classes])
+            body = "\n".join(_html_row("td", map(_shown, row), classes) for row in sheet.rows)
+            parts.append(f"<table>{caption}\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n")
+        if sheet.notes:
+            notes = "".join(f"<li>{escape(note)}</li>\n" for note in sheet.notes)
+            parts.append(f'<ul class="notes">\n{notes}</ul>\n')
+    return "".join(parts)
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
@@ -135,6 +163,14 @@ def _shown(cell: Cell) -> str:
 
 def _markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _html_row(tag: str, cells: Iterable[str], attributes: Sequence[str]) -> str:
+    made = (
+        f"<{tag}{attribute}>{escape(cell).replace(chr(10), '<br>')}</{tag}>"
+        for cell, attribute in zip(cells, attributes, strict=True)
+    )
+    return f"<tr>{''.join(made)}</tr>"
 
 
 def _escaped(text: str) -> str:

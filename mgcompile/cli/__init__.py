@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import click
 
+from mgcompile.cli.audit import audit_
 from mgcompile.cli.bench import bench_
+from mgcompile.cli.compare import compare as compare_
+from mgcompile.cli.compare import plot
 from mgcompile.cli.console import Commands
-from mgcompile.cli.figures import audit, list_, tables
+from mgcompile.cli.figures import list_, tables
 from mgcompile.cli.files import compile_, draw, schema
+from mgcompile.cli.fit import fit as fit_
+from mgcompile.cli.machine import machine as machine_
+from mgcompile.cli.report import report as report_
 from mgcompile.cli.specs import check, show
 from mgcompile.cli.tuning import tune
 
@@ -36,5 +42,7 @@ def main() -> None:
     """Multi-scale networks from declarative specs: check, cost, drawing, PyTorch model."""
 
 
-for command in (check, show, audit, draw, compile_, tables, list_, schema, bench_, tune):
+for command in (check, show, audit_, compare_, plot, fit_, draw, report_, compile_, tables, list_, schema):
+    main.add_command(command)
+for command in (bench_, tune, machine_):
     main.add_command(command)

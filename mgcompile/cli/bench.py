@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,11 +17,11 @@ from mgcompile.cli.console import (
     page,
     put,
     read,
-    say,
     set_option,
     size_option,
     table_format,
 )
+from mgcompile.cli.progress import progress_bar
 
 __all__ = ["bench_"]
 
@@ -33,8 +29,6 @@ MODES = ("inference", "training")
 OPTIMIZE = ("none", "training", "inference", "auto")
 PRECISIONS = ("fp32", "bf16")
 LARGEST_BATCH = 65536
-SECONDS = 0.25
-"""The bar is drawn again after so long."""
 
 Callback = Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]
 
@@ -138,7 +132,7 @@ def bench_(
         options = Options(
             batch, size, mode, optimize, precision, torch_compile, tune, threads, runs=runs, warmup=warmup, seed=seed
         )
-        with _progress() as progress:
+        with progress_bar() as progress:
             result = measure(found, options, report=worst.report, progress=progress)
         if result.rows:
             look = page(output)
@@ -153,41 +147,3 @@ def bench_(
                     text = report.as_table(result, **look)
             put(text, output)
     worst.exit()
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """How far it is, on standard error: a bar on a terminal, elsewhere a line whenever something else is done."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    # Drawn between runs alone: a thread that draws would take time from what is measured.
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=None)
-        drawn = -SECONDS
-
-        def step(done: int, total: int, what: str) -> None:
-            nonlocal drawn
-            other = what != bar.tasks[0].description
-            bar.update(task, completed=done, total=total, description=what)
-            if other or time.monotonic() - drawn > SECONDS:
-                bar.refresh()
-                drawn = time.monotonic()
-
-        yield step
-
-
-class _Lines:
-    """Says what is being done when it changes."""
-
-    def __init__(self) -> None:
-        self.last = ""
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        if what != self.last:
-            say(what)
-        self.last = what

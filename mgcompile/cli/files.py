@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_", "draw", "schema"]
 
-DRAWING_FORMATS = ("svg", "png", "pdf", "dot")
+DRAWING_FORMATS = ("svg", "png", "pdf", "dot", "html")
 
 
 @command(
@@ -41,6 +41,7 @@ DRAWING_FORMATS = ("svg", "png", "pdf", "dot")
     "draw network.yaml --detail op --no-fold -o network.pdf",
     "draw cifar100/mg-6 cifar100/mg-11 -o 'drawings/{name}.png'",
     "draw mnist-seg/u-mg-11 --optimize inference -o u-mg-11.svg",
+    "draw imagenet/r-mg-34 -o r-mg-34.html",
 )
 @many_specs
 @set_option
@@ -69,6 +70,7 @@ def draw(
 ) -> None:
     """Draw each SPEC: a row is a level, columns are depth.
 
+    A .html file is an interactive page that opens layers down to single operations; it needs nothing but a browser.
     Without -o the drawing of one SPEC goes to standard output.
     """
     from mgcompile import api

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,11 +21,11 @@ from mgcompile.cli.console import (
     page,
     put,
     read,
-    say,
     set_option,
     size_option,
     table_format,
 )
+from mgcompile.cli.progress import Progress, progress_bar
 from mgcompile.errors import MgcompileError
 
 if TYPE_CHECKING:
@@ -98,7 +96,7 @@ def tune(
         from mgcompile.lowering import tuning
         from mgcompile.lowering.machine import machine
 
-        with _threads(threads), _progress() as progress:
+        with _threads(threads), progress_bar() as progress:
             kept = tuning.cache_file()
             if forget:
                 kept.unlink(missing_ok=True)
@@ -111,10 +109,6 @@ def tune(
         if rows:
             put(_text(rows, place, table_format(format, output), page(output)), output)
     worst.exit()
-
-
-Progress = Callable[[int, int, str], None]
-"""Told how many convolutions of how many are done, and where."""
 
 
 def _tuned(
@@ -171,26 +165,6 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """How far it is, on standard error: a bar on a terminal, elsewhere a line for each batch size."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda done, total, what: None if done else say(what)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    # Drawn between convolutions alone: a thread that draws would take time from what is measured.
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=None)
-
-        def step(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what, refresh=True)
-
-        yield step
 
 
 def _text(rows: Sequence[_Row], place: Mapping[str, str | None], format: str, look: Mapping[str, Any]) -> str:

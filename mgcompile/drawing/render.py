@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -15,6 +15,7 @@ import graphviz
 
 from mgcompile.drawing.dot import format_dot
 from mgcompile.drawing.lattice import Lattice, build_lattice
+from mgcompile.drawing.page import Measure, format_page
 from mgcompile.drawing.svg import format_svg
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph
@@ -22,7 +23,14 @@ from mgcompile.graph.collecting import collection_paused
 
 __all__ = ["SUFFIXES", "draw_graph", "format_of", "render_lattice", "write_file"]
 
-SUFFIXES: Mapping[str, str] = {".svg": "svg", ".png": "png", ".pdf": "pdf", ".dot": "dot", ".gv": "dot"}
+SUFFIXES: Mapping[str, str] = {
+    ".svg": "svg",
+    ".png": "png",
+    ".pdf": "pdf",
+    ".dot": "dot",
+    ".gv": "dot",
+    ".html": "html",
+}
 """The format of a file by its suffix."""
 
 DOTS_PER_INCH = 200
@@ -38,15 +46,23 @@ def draw_graph(
     fold: bool = True,
     detail: str = "layer",
     subtitle: str = "",
+    measures: Sequence[Measure] = (),
+    facts: Mapping[str, str] | None = None,
 ) -> bytes:
     """Draw a graph; with `path` also write the file.
 
-    The format is svg, png, pdf or dot: that of the path's suffix, else svg. Raises `MgcompileError` for an unknown
-    format or suffix, where no Graphviz is found for png and pdf, and where the file cannot be written.
+    The format is svg, png, pdf, dot or html: that of the path's suffix, else svg. An html page takes `measures` and
+    `facts` (see `format_page`), the other formats a `subtitle`. Raises `MgcompileError` for an unknown format or
+    suffix, where no Graphviz is found for png and pdf, and where the file cannot be written.
     """
     chosen = format or (format_of(path) if path is not None else "svg")
-    with collection_paused():
-        data = render_lattice(build_lattice(graph, fold=fold, detail=detail), chosen, subtitle=subtitle)
+    if chosen not in SUFFIXES.values():
+        raise _unknown_format(chosen, SUFFIXES.values())
+    if chosen == "html":
+        data = format_page(graph, measures=measures, facts=facts, fold=fold, detail=detail).encode()
+    else:
+        with collection_paused():
+            data = render_lattice(build_lattice(graph, fold=fold, detail=detail), chosen, subtitle=subtitle)
     if path is not None:
         write_file(path, data)
     return data
@@ -62,7 +78,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def render_lattice(lattice: Lattice, format: str, *, subtitle: str = "") -> bytes:
-    """The drawing in a format: svg and dot need nothing, png and pdf need Graphviz. Raises `MgcompileError`."""
+    """The drawing in a format: svg and dot need nothing, png and pdf need Graphviz. Raises `MgcompileError`.
+
+    A page (html) is made of a graph, not of a lattice, which has nothing left to open.
+    """
     match format:
         case "svg":
             return format_svg(lattice, subtitle=subtitle).encode()
@@ -70,8 +89,11 @@ def render_lattice(lattice: Lattice, format: str, *, subtitle: str = "") -> byte
             return str(format_dot(lattice, subtitle=subtitle).source).encode()
         case "png" | "pdf":
             return _run_graphviz(format_dot(lattice, subtitle=subtitle), format)
-    known = ", ".join(sorted(set(SUFFIXES.values())))
-    raise MgcompileError(f"{format!r} is no format of a drawing; known are {known}")
+    raise _unknown_format(format, set(SUFFIXES.values()) - {"html"})
+
+
+def _unknown_format(format: str, known: Iterable[str]) -> MgcompileError:
+    return MgcompileError(f"{format!r} is no format of a drawing; known are {', '.join(sorted(set(known)))}")
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:

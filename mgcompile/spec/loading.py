@@ -138,8 +138,12 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
         return source_of_mapping(source, zoo=zoo)
     name = os.fspath(source)
     if not os.path.lexists(name) and not name.endswith((".yaml", ".yml", ".json")):
-        if name in zoo_names():
-            return read_source(zoo / f"{name}.yaml", zoo=zoo)
+        folder, _, member = name.partition("/")
+        # As `zoo_names` has it, without looking through all of them.
+        if folder not in ("", ".", "..") and member[:1] not in ("", "_") and "/" not in member:
+            path = zoo / folder / f"{member}.yaml"
+            if path.is_file():
+                return read_source(path, zoo=zoo)
         near = get_close_matches(name, zoo_names(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`mgcompile list` names those that ship with it"
         raise SpecError([Problem(name, 0, 0, "", f"no such file, and no spec of the zoo has this name; {hint}")])

@@ -21,11 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mgcompile
-from mgcompile.analysis.memory import Memory, memory
+from mgcompile.analysis.lifetimes import Plan, depth_first, lightest_first
+from mgcompile.analysis.memory import Memory, best_order, memory
 from mgcompile.analysis.memory_report import memory_record, memory_sheets
 from mgcompile.analysis.tables import as_text, human_bytes
 from mgcompile.errors import ShapeError
-from mgcompile.graph import Graph
+from mgcompile.graph import Graph, verify
 from mgcompile.graph.ops import (
     Activation,
     BatchNorm,
@@ -69,6 +70,11 @@ NETWORKS = {
     "beyond/deeplab-v3-r50": (65, 65),
 }
 BATCH = 2
+LARGE = ("beyond/densenet-121", "beyond/efficientdet-d0", "beyond/hrnet-w18", "beyond/u-net-2015")
+
+
+def large_are_slow(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
 
 
 class Alive(TorchDispatchMode):
@@ -202,7 +208,7 @@ def compiled(name: str) -> tuple[Graph, torch.nn.Module]:
 # --- the zoo
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", large_are_slow(NETWORKS))
 def test_networks_take_what_pytorch_takes(name: str) -> None:
     graph, model = compiled(name)
     size = NETWORKS[name]
@@ -347,6 +353,46 @@ def copies(graph: Graph) -> bool:
     return False
 
 
+# --- orders
+
+
+@pytest.mark.parametrize("name", ["beyond/msdnet", "beyond/unet-plus-plus"])
+def test_another_order_takes_less(name: str) -> None:
+    graph = mgcompile.load(name).graph
+    found, best = memory(graph), best_order(graph)
+    assert best.peak.bytes < 0.9 * found.inference_peak
+    again = verify(Graph(name, [graph[each] for each in best.nodes], graph.outputs, size=graph.size))
+    assert sorted(best.nodes) == sorted(graph.nodes)
+    assert measured_inference(modelled(again), image(graph, graph.size, 1)) == best.peak.bytes
+
+
+def test_the_best_order_by_hand() -> None:
+    # The wide grids one after the other, each made narrow at once, in place of all of them first.
+    wide = [node(f"wide{i}", Conv(32), "input") for i in range(3)]
+    narrow = [node(f"narrow{i}", Conv(1), f"wide{i}") for i in range(3)]
+    graph = network(*wide, *narrow, node("all", Concat(), *(each.name for each in narrow)))
+    cells, best = 4 * 12 * 10, best_order(graph)
+    assert memory(graph).inference_peak == (2 + 3 * 32 + 1) * cells
+    assert best.peak.bytes == (2 + 2 + 32 + 1) * cells
+    assert best.nodes[1:3] in {(f"wide{i}", f"narrow{i}") for i in range(3)}
+
+
+def test_the_last_reader_frees_what_it_reads() -> None:
+    read = [node("a", Conv(2), "wide"), node("more", Conv(1), "a"), node("b", Conv(3), "wide")]
+    graph = network(node("wide", Conv(8), "input"), *read, node("all", Concat(), "a", "more", "b"))
+    nodes = lightest_first(Plan(graph, graph.shapes(), 1, 4, training=False))
+    assert [each.name for each in nodes] == ["input", "wide", "a", "b", "more", "all"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(graphs())
+def test_orders_are_orders(graph: Graph) -> None:
+    plan = Plan(graph, graph.shapes(), 1, 4, training=False)
+    for nodes in (lightest_first(plan), depth_first(plan)):
+        assert verify(Graph("again", nodes, graph.outputs, size=graph.size)).nodes == graph.nodes
+    assert best_order(graph).peak.bytes <= memory(graph).inference_peak
+
+
 # --- the rest
 
 
@@ -382,7 +428,9 @@ def test_optimised_graphs_take_less(name: str, mode: Any) -> None:
         assert 0 < better.training_kept <= 1.05 * plain.training_kept
 
 
-@pytest.mark.parametrize("name", ["cifar100/r-mg-12", "cifar100/vgg-6", "imagenet/r-pmg-30-seg", "beyond/hrnet-w18"])
+@pytest.mark.parametrize(
+    "name", large_are_slow(["cifar100/r-mg-12", "cifar100/vgg-6", "imagenet/r-pmg-30-seg", "beyond/hrnet-w18"])
+)
 def test_a_model_optimised_for_training_keeps_about_that(name: str) -> None:
     size = NETWORKS[name]
     graph = optimize(mgcompile.load(name).graph, "training")
@@ -401,6 +449,9 @@ def test_ten_thousand_layers() -> None:
     found = memory(graph)
     assert time.perf_counter() - start < 5  # about 0.3 s; linear
     assert found.training_kept == 4 * 120 * 2 * 5000
+    start = time.perf_counter()
+    assert best_order(graph).peak == found.inference
+    assert time.perf_counter() - start < 5  # about 0.3 s
 
 
 def test_what_is_refused() -> None:

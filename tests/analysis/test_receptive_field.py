@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
+from typing import Literal
 
+import networkx
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,7 @@ from mgcompile.graph.builder import GraphBuilder
 from mgcompile.graph.ops import (
     Activation,
     BatchNorm,
+    Concat,
     Conv,
     Dropout,
     Flatten,
@@ -39,14 +43,16 @@ from mgcompile.graph.ops import (
     Sum,
     TransposedConv,
 )
-from mgcompile.graph.types import Grid
+from mgcompile.graph.types import Grid, Vector
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.passes import optimize
-from mgcompile.spec import zoo_names
+from mgcompile.spec import parse_spec, zoo_names
 from tests.analysis.networks import every_op, node
 from tests.lowering.graphs import graphs
 
 PAPER = [name for name in zoo_names() if name.startswith(("cifar100", "mnist"))]
+DEEPEST = ("cifar100/mg-21", "cifar100/r-mg-32", "cifar100/r-mg-42", "cifar100/r-pmg-30", "cifar100/r-pmg-44")
+"""Of families whose smaller members are among the others."""
 
 
 # --- the law: data flows where the analysis says it does
@@ -56,10 +62,28 @@ class Join(Product):
     """A product that lets everything through: zero times something is zero, and would hide the something."""
 
     def emit(self, graph, args, *inputs):
-        total = args[0]
-        for arg in args[1:]:
-            total = graph.call_function(torch.add, (total, arg))
-        return total
+        return reduce(lambda one, other: graph.call_function(torch.add, (one, other)), args)
+
+
+class Union(Concat):
+    """A concatenation whose output has one channel again."""
+
+    def infer(self, *inputs):
+        return inputs[0]
+
+    def emit(self, graph, args, *inputs):
+        return reduce(lambda one, other: graph.call_function(torch.add, (one, other)), args)
+
+
+class Total(Flatten):
+    """A flattening to one number."""
+
+    def infer(self, *inputs):
+        super().infer(*inputs)
+        return Vector(1)
+
+    def emit(self, graph, args, *inputs):
+        return graph.call_function(lambda x: x.sum((2, 3)), tuple(args))
 
 
 class Spread(GroupNorm):
@@ -78,7 +102,7 @@ class Spread(GroupNorm):
 
 
 def flowing(graph: Graph) -> Graph:
-    """The graph with the same windows and one channel, in which no operation can hide what it sees."""
+    """The graph with the same windows, in which every value has one channel and no operation hides what it sees."""
 
     def op_of(op: Op) -> Op:
         match op:
@@ -86,16 +110,18 @@ def flowing(graph: Graph) -> Graph:
                 return replace(op, channels=1, groups=1)
             case Input():
                 return Input(1)
-            case PadChannels():
-                return PadChannels(1)
             case Linear():
                 return replace(op, features=1)
-            case Activation() | LayerNorm() | Dropout():
+            case Activation() | LayerNorm() | Dropout() | PadChannels() | SliceChannels():
                 return Activation("relu")
             case GroupNorm() | InstanceNorm():
                 return Spread(groups=1)
             case Product():
                 return Join()
+            case Concat():
+                return Union()
+            case Flatten():
+                return Total()
         return op
 
     nodes = [replace(each, op=op_of(each.op), weights=each.name) for each in graph]
@@ -116,22 +142,22 @@ def flow(graph: Graph, size: tuple[int, int], axis: int) -> dict[str, torch.Tens
     Image r of the batch is 1 in row r, 0 elsewhere. With positive weights all sums, means and maxima are positive just
     where something is that they see, so one forward pass shows what gradients would, for all cells at once, and max
     pooling, whose gradient goes to a single cell, hides nothing. Values become 0 or 1 after each operation: the
-    weight of a cell that bilinear interpolation does not see may be 1e-16 by rounding.
+    weight of a cell that bilinear interpolation does not see may be 1e-7 by rounding.
     """
-    model = positive(compile_graph(graph, dtype=torch.float64))
+    model = positive(compile_graph(graph))
     values: dict[str, torch.Tensor] = {}
 
     class Interpreter(fx.Interpreter):
         def run_node(self, n):
             value = super().run_node(n)
             if isinstance(value, torch.Tensor) and value.is_floating_point() and n.op != "get_attr":
-                value = (value > 1e-9).double()
+                value = (value > 1e-5).float()
                 if "mgcompile" in n.meta:
                     values[n.meta["mgcompile"]["node"]] = value
             return value
 
     height, width = size
-    eye = torch.eye(size[axis], dtype=torch.float64)
+    eye = torch.eye(size[axis])
     x = eye[:, None, :, None] if axis == 0 else eye[:, None, None, :]
     channels = graph.input.op.channels
     with torch.no_grad():
@@ -147,12 +173,14 @@ def check_flow(found: ReceptiveField, graph: Graph) -> None:
     for axis in (0, 1):
         values = flow(graph, found.size, axis)
         assert len(values) >= len(graph) - 1
+        numbers = torch.arange(1.0, found.size[axis] + 1)[:, None, None]
         for name, seen in values.items():
             reach = found.reaches[name][axis]
-            first, last = seen.argmax(0), len(seen) - 1 - seen.flip(0).argmax(0)
+            # Rows count from 1 up, and from the last down: the largest numbers that are seen are the last and first.
+            first, last = len(seen) - (seen * numbers.flip(0)).amax(0), (seen * numbers).amax(0) - 1
             shape = (-1, 1) if axis == 0 else (1, -1)
             firsts, lasts = (torch.from_numpy(each).reshape(shape) for each in (reach.first, reach.last))
-            any_seen = seen.amax(0) > 0
+            any_seen = last >= 0
             if exact:
                 assert any_seen.all()
                 assert (first == firsts).all(), (name, axis)
@@ -163,42 +191,18 @@ def check_flow(found: ReceptiveField, graph: Graph) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(graphs(exclude=(SliceChannels,)))
+@given(graphs())
 def test_generated_graphs(graph: Graph) -> None:
-    graph = without_channels(graph)
-    height, width = graph.size
-    for size in {graph.size, (height + 1, width + 2)}:
-        check_flow(receptive_field(graph, size), model_of(graph))
+    check_flow(receptive_field(graph), flowing(graph))
 
 
-def without_channels(graph: Graph) -> Graph:
-    """Generated graphs may slice what was concatenated; channels are not told apart, so that is left out above."""
-    return graph
-
-
-def model_of(graph: Graph) -> Graph:
-    """What is compiled in place of a generated graph, whose channels must stay: it pads and concatenates them."""
-
-    def op_of(op: Op) -> Op:
-        match op:
-            case Activation() | LayerNorm() | Dropout():
-                return Activation("relu")
-            case GroupNorm() | InstanceNorm():
-                return Spread(groups=1)
-            case Product():
-                return Join()
-        return op
-
-    nodes = [replace(each, op=op_of(each.op), weights=each.name) for each in graph]
-    return verify(Graph(graph.name, nodes, graph.outputs, size=graph.size))
-
-
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEPEST else name for name in PAPER]
+)
 def test_networks_of_the_paper(name: str) -> None:
     graph = load(name).graph
-    thin = flowing(graph)
-    for size in {graph.size, (graph.size[0] - 3, graph.size[1] + 5)}:
-        check_flow(receptive_field(graph, size), thin)
+    odd, even = graph.size[0] - 3, graph.size[1]
+    check_flow(receptive_field(graph, (odd, even)), flowing(graph))
 
 
 @pytest.mark.slow
@@ -256,7 +260,7 @@ def test_what_is_replaced_above_sees_what_it_says(op: Op) -> None:
     assert receptive_field(graph).sees("out", (2, 1)) == ((rows[0], rows[-1]), (columns[0], columns[-1]))
 
 
-@pytest.mark.parametrize("mode", ["training", "inference"])
+@pytest.mark.parametrize("mode", [pytest.param("training", marks=pytest.mark.slow), "inference"])
 @pytest.mark.parametrize("name", zoo_names())
 def test_passes_leave_fields_as_they_are(name: str, mode: str) -> None:
     graph = load(name).graph
@@ -279,11 +283,33 @@ def test_without_borders_is_the_middle_of_a_large_image(name: str) -> None:
     for row in receptive_field(graph, (4096, 2048)).rows:
         for size, unclipped, whole in zip(row.size, row.unclipped, (4096, 2048), strict=True):
             if unclipped is None:
-                assert size == whole, row
+                assert size == whole or (size > whole // 8 and row.level is not None and row.stride is None), row
             elif unclipped < whole // 4:
                 assert size == unclipped, row
             else:
                 assert size <= unclipped, row
+
+
+def test_upsampled_twice() -> None:
+    """The cells of a grid that was upsampled differ by their place, and those of one made of it by more places."""
+    nodes = [node("input", Input(1))]
+    for level in range(1, 6):
+        nodes.append(node(f"p{level}", Pool(), nodes[-1].name, level=level))
+    nodes += [node("up", Resize("nearest", 3), "p5", "p2", level=2), node("far", Resize("bilinear", 2), "up", "input")]
+    nodes += [node("near", Conv(1, (9, 9)), "input"), node("sum", Sum(), "far", "near")]
+    graph = Graph("g", nodes, {"out": "sum"}, size=(512, 256))
+    (output,) = receptive_field(graph).outputs
+    assert output.size == output.unclipped == (64, 64)  # two cells of 32 pixels
+    (rounded,) = receptive_field(graph, (506, 249)).outputs
+    assert rounded.unclipped == (64, 64)
+
+
+def test_an_addend_that_is_not_convolved_is_no_deeper() -> None:
+    nodes = [node("input", Input(2)), node("a", Conv(2), "input"), node("b", Conv(2), "a"), node("c", Conv(2), "input")]
+    nodes += [node("sum", Sum(), "b", "c")]
+    graph = Graph("g", nodes, {"out": "sum"}, size=(8, 8))
+    for mode in (None, "training", "inference"):
+        assert receptive_field(optimize(graph, mode)).outputs[0].depth == 2
 
 
 # --- figures
@@ -320,10 +346,12 @@ def test_strides_and_centres() -> None:
 
 
 def test_networks_that_others_measured() -> None:
-    # Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    # Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Their ResNets
+    # step down at the last 3x3 convolution of a stage and see 483; ours do at the first, which sees half as far then:
+    # 11 after the stem, 3 * 8 more in the first stage, 8 + 3 * 16, 16 + 5 * 32 and 32 + 2 * 64 in the others.
     resnet = receptive_field(load("imagenet/resnet-50").graph)
     last = [row for row in resnet.rows if row.layer.startswith("stage4")][-1]
-    assert (last.unclipped, last.stride) == ((483, 483), (32, 32))
+    assert (last.unclipped, last.stride) == ((427, 427), (32, 32))
     vgg = receptive_field(load("imagenet/vgg-16").graph)
     assert [row.unclipped[0] for row in vgg.rows if row.op.startswith("max pool")] == [6, 16, 44, 100, 212]
 
@@ -335,7 +363,7 @@ GRIDS = "input: {{size: {size}}}\nlayers:\n  - pyramid: {levels}\n  - unit: {{ch
 def test_multigrid_covers_the_image_exponentially_earlier(levels: int) -> None:
     size = 2**levels
     text = GRIDS.format(size=size, levels=levels, channels=[2] * levels)
-    multigrid = receptive_field(load(text).graph)
+    multigrid = receptive_field(parse_spec(text, "grids").graph)
     assert multigrid.covered_at == 1  # the coarsest grid, of 2x2 cells, at once
     finest = [row for row in multigrid.rows if row.level == 0 and row.covers]
     assert finest[0].depth <= levels
@@ -354,6 +382,53 @@ def test_a_row_for_each_node_and_an_entry_for_each_output() -> None:
     assert found.size == graph.size
     assert {row.level for row in found.rows if row.node in {"e.flat", "e.classes"}} == {None}
     assert all(row.stride is None for row in found.rows if row.level is None)
+
+
+def test_where_the_image_is_first_covered_on_the_way_to_each_node() -> None:
+    graph = load("cifar100/pmg-9").graph
+    found = receptive_field(graph)
+    rows = {row.node: row for row in found.rows}
+    for row in found.rows:
+        before = {row.node, *networkx.ancestors(graph.structure, row.node)}
+        depths = [rows[name].depth for name in before if rows[name].covers]
+        assert row.covered_at == min(depths, default=None), row.node
+    assert found.covered_at == min(row.depth for row in found.rows if row.covers) < found.depth
+    for output in found.outputs:
+        row = rows[output.node]
+        assert (output.size, output.stride, output.centre) == (row.size, row.stride, row.centre)
+        assert output.covered_at == row.covered_at == rows[str(output.covered_by)].depth
+
+
+@pytest.mark.parametrize("key", ["layer", "level"])
+def test_groups_are_of_all_nodes(key: Literal["layer", "level"]) -> None:
+    found = receptive_field(every_op())
+    groups = found.by(key)
+    assert sum(group.nodes for group in groups) == len(found.rows)
+    assert max(group.depth for group in groups) == found.depth
+    for axis in (0, 1):
+        assert max(group.size[axis] for group in groups) == max(row.size[axis] for row in found.rows)
+    assert min(group.covered_at for group in groups if group.covered_at is not None) == found.covered_at
+
+
+def test_groups_have_names_in_order() -> None:
+    found = receptive_field(every_op())
+    assert [group.name for group in found.by("level")] == ["level 0", "level 1", "level 2", "level 3", "vectors"]
+    assert [group.name for group in found.by("layer")] == ["input", "a", "b", "c", "d", "e"]
+    assert "c.gate" in [group.name for group in found.by("layer", depth=2)]
+    with pytest.raises(ValueError, match="cannot group by 'op'; it must be one of layer, level"):
+        found.by("op")  # type: ignore[arg-type]
+
+
+def test_the_curve_is_the_largest_field_up_to_each_depth() -> None:
+    found = receptive_field(load("cifar100/r-pmg-16").graph)
+    assert [point.depth for point in found.curve] == sorted({row.depth for row in found.rows})
+    for point in found.curve:
+        up_to = [row for row in found.rows if row.depth <= point.depth]
+        assert point.size == tuple(max(row.size[axis] for row in up_to) for axis in (0, 1))
+    nodes = [node("input", Input(1)), node("wide", Conv(1, (9, 9)), "input")]
+    nodes += [node("a", Conv(1, (1, 1)), "input"), node("b", Conv(1, (1, 1)), "a")]
+    deeper = receptive_field(Graph("g", nodes, {"wide": "wide", "out": "b"}, size=(20, 20)))
+    assert [point.unclipped for point in deeper.curve] == [(1, 1), (9, 9), (9, 9)]
 
 
 def test_a_gate_makes_each_cell_see_everything() -> None:

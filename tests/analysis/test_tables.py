@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from mgcompile.analysis.tables import Sheet, as_csv, as_json, as_markdown, as_text, human, human_bytes
+from mgcompile.analysis.tables import Sheet, as_csv, as_html, as_json, as_markdown, as_text, human, human_bytes
 
 SHEET = Sheet(
     "A [bold] title", ("name", "count"), (("x|y[0]", 1234567), ("none", None)), ("a note",), frozenset({"name"})
@@ -77,3 +77,31 @@ def test_human(number: int, text: str) -> None:
 @pytest.mark.parametrize(("number", "text"), [(1023, "1023 B"), (1024, "1.00 KiB"), (3 * 2**29, "1.50 GiB")])
 def test_human_bytes(number: int, text: str) -> None:
     assert human_bytes(number) == text
+
+
+HTML = """\
+<table><caption>A [bold] title</caption>
+<thead>
+<tr><th class="words" scope="col">name</th><th scope="col">count</th></tr>
+</thead>
+<tbody>
+<tr><td class="words">x|y[0]</td><td>1,234,567</td></tr>
+<tr><td class="words">none</td><td>-</td></tr>
+</tbody>
+</table>
+<ul class="notes">
+<li>a note</li>
+</ul>
+"""
+
+
+def test_html() -> None:
+    assert as_html([SHEET]) == HTML
+
+
+def test_html_escapes_what_is_no_markup() -> None:
+    text = as_html([Sheet("<b>", ("a&b",), (("<script>\nx",),), notes=("<i>",))])
+    assert "<caption>&lt;b&gt;</caption>" in text
+    assert "a&amp;b" in text
+    assert "<td>&lt;script&gt;<br>x</td>" in text
+    assert "<li>&lt;i&gt;</li>" in text

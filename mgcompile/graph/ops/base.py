@@ -74,6 +74,10 @@ class Op:
         """
         return (ALL if len(output) == 1 else Window(),) * len(inputs)
 
+    def convolves(self, place: int) -> bool:
+        """Whether what the input at this place gives is convolved: the depth of a network counts that."""
+        return self.kind is Kind.CONV
+
     def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
         """What autograd keeps in training."""
         return Kept()
@@ -94,6 +98,25 @@ class Op:
         inputs, each next one from the one before and from the next input, if there is one left.
         """
         return ()
+
+    def moved(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """The numbers of one sample that it reads and writes in evaluation, each once, its own tensors left aside."""
+        written = self.stores(inputs, output, training=False)
+        if not written:
+            return 0  # a view
+        return written + sum([elements(shape) for place, shape in enumerate(inputs) if place != self.size_input])
+
+    def tensors(self, *inputs: Value) -> int:
+        """The numbers of its own that it reads in evaluation: learned ones and running statistics."""
+        return self.parameters(*inputs) + sum([elements(shape) for shape in self.buffers(*inputs).values() if shape])
+
+    def effort(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """The FLOPs of one sample by which its time goes, where that differs from those that are counted."""
+        return 2 * self.macs(inputs, output) + self.elementwise(inputs, output)
+
+    def further(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        """The numbers of one sample that each further step moves, where PyTorch takes several: besides `moved`."""
+        return tuple([2 * made for made in self.partials(inputs, output)])  # written, and read again
 
     def module(self, *inputs: Value) -> nn.Module | None:
         """A new module for these inputs, or None where `emit` is the way."""
@@ -117,6 +140,11 @@ class Op:
     def parameters(self, *inputs: Value) -> int:
         """How many learned numbers there are."""
         return sum(map(elements, self.weights(*inputs).values()))
+
+    @property
+    def work(self) -> str:
+        """What sort of work it is to a machine: operations of one sort have one speed."""
+        return "elementwise"
 
     @property
     def label(self) -> str:

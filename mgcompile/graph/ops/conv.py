@@ -109,6 +109,12 @@ class Conv(Op):
         return extent.grow(2 * self.padding - spread).shift(self.stride.bit_length() - 1)
 
     @property
+    def work(self) -> str:
+        if self.groups > 1:
+            return "grouped"
+        return "pointwise" if self.kernel == (1, 1) else "conv"
+
+    @property
     def label(self) -> str:
         parts = [f"conv {_kernel_text(self.kernel)}"]
         parts += [f"stride {self.stride}"] * (self.stride > 1) + [f"dilation {self.dilation}"] * (self.dilation > 1)
@@ -178,6 +184,9 @@ class TransposedConv(Op):
         padding = (rest + 1) // 2
         return Window(padding - rest, padding, over=self.stride), None
 
+    def convolves(self, place: int) -> bool:
+        return place == 0
+
     @property
     def stride(self) -> int:
         """How many times finer the output is."""
@@ -186,6 +195,10 @@ class TransposedConv(Op):
     @property
     def size_input(self) -> int:
         return 1
+
+    @property
+    def work(self) -> str:
+        return "transposed"
 
     @property
     def label(self) -> str:
@@ -222,6 +235,10 @@ class Linear(Op):
         from torch import nn
 
         return nn.Linear(one_vector(self, inputs).features, self.features, bias=self.bias)
+
+    @property
+    def work(self) -> str:
+        return "linear"
 
     @property
     def label(self) -> str:

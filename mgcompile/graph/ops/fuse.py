@@ -40,6 +40,10 @@ class Concat(Op):
         return graph.call_function(torch.cat, (tuple(args),), {"dim": 1})
 
     @property
+    def work(self) -> str:
+        return "copy"
+
+    @property
     def label(self) -> str:
         return "concat"
 
@@ -171,6 +175,9 @@ class WeightedSum(_Elementwise):
 
     def partials(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
         return ()  # a module holds all its inputs until it returns
+
+    def further(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        return (2 * elements(output),) * (2 * len(inputs) - 2)  # products, and sums so far
 
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import kernels

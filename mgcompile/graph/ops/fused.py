@@ -24,6 +24,9 @@ __all__ = ["ChannelsLast", "FusedConv", "HalvingPool", "Reference"]
 WORTH_CELLS = 768
 """With so many cells, the training form convolves coarse parts where they are: that of `lowering.fused`."""
 
+TILE, LANES = 4, 16
+"""Cells along a side of a tile of Winograd's kernel, and channels in a group: those of `lowering.native.winograd`."""
+
 
 @dataclass(frozen=True)
 class Reference(Op):
@@ -139,6 +142,29 @@ class FusedConv(Op):
         """0: in evaluation parts are read where they are, and what follows the convolution is done in place."""
         return 0
 
+    def moved(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """Coarse parts are read where they are; a norm has become part of the weights."""
+        read = (*inputs[: len(self.steps)], *inputs[len(self.steps) + self.like + self.norm :])
+        return elements(output) + sum(map(elements, read))
+
+    def effort(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """Winograd's kernel reads coarse parts as if they were upsampled, and computes whole tiles of cells for whole
+        groups of channels.
+        """
+        if not self._by_tiles:
+            return super().effort(inputs, output)
+        depth = sum([_rounded_up(part[0], LANES) for part in inputs[: len(self.steps)]])
+        cells = prod(_rounded_up(side, TILE) for side in output[1:])
+        return 2 * _rounded_up(output[0], LANES) * cells * depth * prod(self.conv.kernel)
+
+    def tensors(self, *inputs: Value) -> int:
+        return self.parameters(*inputs) + self.conv.channels * (self.norm and not self.conv.bias)
+
+    def further(self, inputs: Sequence[Shape], output: Shape) -> tuple[int, ...]:
+        """One addend, and a ReLU after it, are done by the convolution."""
+        inside = self.act is None or (self.act.function == "relu" and self.addends < 2)
+        return (2 * elements(output),) * (max(0, self.addends - 1) + (not inside))
+
     def module(self, *inputs: Value) -> nn.Module:
         from mgcompile.lowering import fused
 
@@ -179,6 +205,9 @@ class FusedConv(Op):
         parts = [replace(fine, over=2**steps) if steps else fine for steps in self.steps]
         return (*parts, *(None,) * (self.like + self.norm), *(Window(),) * self.addends)
 
+    def convolves(self, place: int) -> bool:
+        return place < len(self.steps)
+
     def _whole(self, inputs: Sequence[Value]) -> Grid:
         """The parts at the fine size, concatenated."""
         parts: list[Value] = []
@@ -216,6 +245,16 @@ class FusedConv(Op):
         return iter(inputs[first:])
 
     @property
+    def work(self) -> str:
+        return "packed 3x3" if self._by_tiles else f"packed {self.conv.work}"
+
+    @property
+    def _by_tiles(self) -> bool:
+        """Whether Winograd's kernel serves; see `lowering.ways`."""
+        conv = self.conv
+        return conv.kernel == (3, 3) and conv.stride == conv.dilation == conv.groups == 1
+
+    @property
     def size_input(self) -> int | None:
         return len(self.steps) if self.like else None
 
@@ -238,6 +277,10 @@ class HalvingPool(Pool):
         from mgcompile.lowering import functional
 
         return graph.call_function(functional.max_pool_2x2, tuple(args))
+
+    @property
+    def work(self) -> str:
+        return "pool of pairs"
 
     def scratch(self, inputs: Sequence[Shape], output: Shape, number: int) -> int:
         return 0
@@ -262,5 +305,13 @@ class ChannelsLast(Op):
         return graph.call_function(functional.channels_last, tuple(args))
 
     @property
+    def work(self) -> str:
+        return "copy"
+
+    @property
     def label(self) -> str:
         return "channels last"
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

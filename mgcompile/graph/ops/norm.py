@@ -40,6 +40,10 @@ class _Norm(Op):
         return elements(output) * (SAMPLE_STATISTICS + 2 * self.affine)
 
     @property
+    def work(self) -> str:
+        return "sample norm"
+
+    @property
     def label(self) -> str:
         return type(self).__name__.removesuffix("Norm").lower() + " norm"
 
@@ -65,6 +69,10 @@ class BatchNorm(_Norm):
 
         make = nn.BatchNorm2d if isinstance(inputs[0], Grid) else nn.BatchNorm1d
         return make(_channels(self, inputs), eps=self.eps, momentum=self.momentum, affine=self.affine)
+
+    @property
+    def work(self) -> str:
+        return "norm"
 
 
 @dataclass(frozen=True)

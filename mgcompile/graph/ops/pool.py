@@ -78,6 +78,10 @@ class Pool(Op):
         return self.kernel % 2 == 0
 
     @property
+    def work(self) -> str:
+        return "pool"
+
+    @property
     def label(self) -> str:
         return f"{self.function} pool {self.kernel}, stride {self.stride}"
 
@@ -115,6 +119,10 @@ class GlobalPool(Op):
         # From floor(i * size / cells) up to ceil((i + 1) * size / cells), which does not belong to it.
         size = inputs[0][1 + axis]
         return (ALL if self.cells == 1 else Window(0, size - 1, step=size, over=self.cells),)
+
+    @property
+    def work(self) -> str:
+        return "global pool"
 
     @property
     def label(self) -> str:

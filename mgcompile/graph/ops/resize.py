@@ -62,5 +62,9 @@ class Resize(Op):
         return Window(size - new, size + new - 1, step=2 * size, over=2 * new), None
 
     @property
+    def work(self) -> str:
+        return self.function
+
+    @property
     def label(self) -> str:
         return f"{self.function} x{2**self.steps}" if self.steps else f"{self.function} to size"
