@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import validate
 
-from mgcompile.cli import bench, main
+from mgcompile.cli import main
+from mgcompile.cli.progress import progress_bar
 from mgcompile.measuring import peak
 
 SMALL = """\
@@ -153,7 +154,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.delenv("TERM", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with bench._progress() as progress:
+    with progress_bar() as progress:
         progress(1, 4, "small: [inference]")
         progress(2, 4, "2 rounds of 1")
     shown = capsys.readouterr()

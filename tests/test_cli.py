@@ -511,6 +511,7 @@ def test_an_interrupt(folder: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have it ignored
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline().startswith(b"ok  small")  # now it reads standard input
