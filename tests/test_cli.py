@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -504,6 +504,15 @@ def test_a_reader_that_goes_away(folder: Path, args: Sequence[str]) -> None:
     assert done.stderr == ""
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Processes that are started listen to SIGINT, even where a shell has had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt(folder: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "mgcompile.cli", "check", "small.yaml", "-"],
@@ -511,7 +520,6 @@ def test_an_interrupt(folder: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have it ignored
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline().startswith(b"ok  small")  # now it reads standard input
