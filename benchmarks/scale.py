@@ -1,4 +1,4 @@
-"""How checking, auditing, the passes, drawing and compiling grow with the number of layers.
+"""How checking, auditing, the passes, figures, drawing and compiling grow with the number of layers.
 
     python benchmarks/scale.py                      # 1,000 and 10,000 layers, two kinds of network
     python benchmarks/scale.py --layers 500 2000 --runs 5
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mgcompile
+from mgcompile.analysis.changes import diff_graphs
 from mgcompile.passes import optimize
 
 NETWORKS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
@@ -50,6 +51,12 @@ def once(kind: str, layers: int, steps: list[str]) -> dict[str, float]:
     seconds["audit"], _ = timed(lambda: mgcompile.audit(checked))
     if "passes" in steps:
         seconds["passes"], _ = timed(lambda: optimize(checked.graph, "inference"))
+    if "explain" in steps:
+        seconds["field"], _ = timed(lambda: mgcompile.receptive_field(checked))
+        seconds["memory"], _ = timed(lambda: mgcompile.memory(checked))
+        seconds["roofline"], _ = timed(lambda: mgcompile.roofline(checked))
+        seconds["diff"], _ = timed(lambda: diff_graphs(checked.graph, optimize(checked.graph, "inference")))
+        seconds["page"], _ = timed(lambda: mgcompile.draw(checked, format="html"))
     if "draw" in steps:
         seconds["draw"], _ = timed(lambda: mgcompile.draw(checked))
     if "compile" in steps:
@@ -63,7 +70,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    steps = ["passes", "draw", "compile"]
+    steps = ["passes", "explain", "draw", "compile"]
     parser.add_argument("--steps", nargs="*", choices=steps, default=steps)
     options = parser.parse_args()
     once("conv", 10, options.steps)  # imports and first calls are not what is measured here

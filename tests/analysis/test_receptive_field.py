@@ -6,13 +6,14 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import networkx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import fx, nn
 
 from mgcompile import load
@@ -48,6 +49,7 @@ from mgcompile.lowering.compiler import compile_graph
 from mgcompile.passes import optimize
 from mgcompile.spec import parse_spec, zoo_names
 from tests.analysis.networks import every_op, node
+from tests.laws.specs import Negate, specs
 from tests.lowering.graphs import graphs
 
 PAPER = [name for name in zoo_names() if name.startswith(("cifar100", "mnist"))]
@@ -112,7 +114,7 @@ def flowing(graph: Graph) -> Graph:
                 return Input(1)
             case Linear():
                 return replace(op, features=1)
-            case Activation() | LayerNorm() | Dropout() | PadChannels() | SliceChannels():
+            case Activation() | LayerNorm() | Dropout() | PadChannels() | SliceChannels() | Negate():
                 return Activation("relu")
             case GroupNorm() | InstanceNorm():
                 return Spread(groups=1)
@@ -194,6 +196,15 @@ def check_flow(found: ReceptiveField, graph: Graph) -> None:
 @given(graphs())
 def test_generated_graphs(graph: Graph) -> None:
     check_flow(receptive_field(graph), flowing(graph))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(specs(), st.integers(0, 1), st.integers(0, 1))
+def test_generated_specs(spec: dict[str, Any], more_rows: int, more_columns: int) -> None:
+    """The whole language, at even and odd sizes."""
+    graph = load(spec).graph
+    size = graph.size[0] + more_rows, graph.size[1] + more_columns
+    check_flow(receptive_field(graph, size), flowing(graph))
 
 
 @pytest.mark.parametrize(
