@@ -87,7 +87,7 @@ def test_the_python_of_the_readme_runs(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", [
     "startup.py --runs 1", "scale.py --layers 10 20 --runs 1", "inference.py --quick", "training.py --quick",
-    "peers.py --quick", "growth.py --quick", "roofline.py --quick",
+    "peers.py --quick", "growth.py --quick", "roofline.py --quick", "tasks.py --quick",
 ])  # fmt: skip
 def test_the_benchmarks_of_the_readme_run(script: str) -> None:
     assert f"python benchmarks/{script.split(maxsplit=1)[0]}" in (ROOT / "README.md").read_text()
