@@ -33,6 +33,7 @@ from mgcompile.graph.ops import (
     HalvingPool,
     Input,
     InstanceNorm,
+    Kind,
     LayerNorm,
     Linear,
     Op,
@@ -49,7 +50,7 @@ from mgcompile.lowering.compiler import compile_graph
 from mgcompile.passes import optimize
 from mgcompile.spec import parse_spec, zoo_names
 from tests.analysis.networks import every_op, node
-from tests.laws.specs import Negate, specs
+from tests.laws.specs import specs
 from tests.lowering.graphs import graphs
 
 PAPER = [name for name in zoo_names() if name.startswith(("cifar100", "mnist"))]
@@ -107,6 +108,8 @@ def flowing(graph: Graph) -> Graph:
     """The graph with the same windows, in which every value has one channel and no operation hides what it sees."""
 
     def op_of(op: Op) -> Op:
+        if op.kind is Kind.CUSTOM:  # the registered one of generated specs changes signs
+            return Activation("relu")
         match op:
             case Conv() | TransposedConv():
                 return replace(op, channels=1, groups=1)
@@ -114,7 +117,7 @@ def flowing(graph: Graph) -> Graph:
                 return Input(1)
             case Linear():
                 return replace(op, features=1)
-            case Activation() | LayerNorm() | Dropout() | PadChannels() | SliceChannels() | Negate():
+            case Activation() | LayerNorm() | Dropout() | PadChannels() | SliceChannels():
                 return Activation("relu")
             case GroupNorm() | InstanceNorm():
                 return Spread(groups=1)
@@ -198,7 +201,7 @@ def test_generated_graphs(graph: Graph) -> None:
     check_flow(receptive_field(graph), flowing(graph))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(specs(), st.integers(0, 1), st.integers(0, 1))
 def test_generated_specs(spec: dict[str, Any], more_rows: int, more_columns: int) -> None:
     """The whole language, at even and odd sizes."""
