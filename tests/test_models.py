@@ -11,7 +11,7 @@ from torch.export import Dim, export
 import mgcompile
 
 NAMES = ["cifar100/mg-6", "cifar100/r-pmg-16", "mnist-seg/u-mg-11", "mnist-spatial/r-pmg-20"]
-LARGE = ["imagenet/r-mg-34", "imagenet/r-pmg-30-seg", "beyond/retinanet-r50-fpn"]
+LARGE = ["imagenet/r-mg-34", "imagenet/r-pmg-30-seg", "beyond/retinanet-r50-fpn", "beyond/hrnet-w18"]
 
 
 def image(name: str, batch: int, height: int, width: int) -> torch.Tensor:

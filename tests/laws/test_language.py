@@ -21,7 +21,7 @@ from .specs import BLOCKS, OPTIONS, REQUIRED, specs
 
 MANY = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FEW = settings(MANY, max_examples=40)
-SLOW = settings(MANY, max_examples=150)
+SLOW = settings(MANY, max_examples=300)
 
 
 def outputs_of(result: Any, graph: Graph) -> dict[str, torch.Tensor]:

@@ -209,7 +209,7 @@ ZOO = [
     ("mnist-seg/u-mg-11", (32, 48)),
     ("mnist-seg/r-pmg-20", (24, 24)),
     ("imagenet/r-pmg-30-seg", (64, 96)),
-    ("beyond/hrnet-w18", (64, 32)),
+    ("beyond/hrnet-w18", (64, 64)),
     ("beyond/unet-plus-plus", (32, 40)),
     ("beyond/retinanet-r50-fpn", (64, 64)),
 ]
