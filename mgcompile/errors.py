@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 __all__ = ["MgcompileError", "Problem", "ShapeError", "SpecError"]
 
@@ -35,11 +36,14 @@ class Problem:
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
+_PLACE = attrgetter("file", "line", "column", "path", "message")  # tuples compare faster than problems do
+
+
 class SpecError(MgcompileError):
     """A spec is wrong. `errors` holds every `Problem` found, in the order of the file."""
 
     def __init__(self, errors: Iterable[Problem]) -> None:
-        self.errors: tuple[Problem, ...] = tuple(sorted(set(errors)))
+        self.errors: tuple[Problem, ...] = tuple(sorted(set(errors), key=_PLACE))
         super().__init__("\n".join(map(str, self.errors)))
 
     def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:

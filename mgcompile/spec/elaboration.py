@@ -52,8 +52,8 @@ class Elaboration:
         self.source = source
         self.params = params
         self._problems: dict[tuple[str, str], Problem] = {}
-        self.faults: list[Problem] = []
-        """What was wrong with layers before the walk; known already, but for those in the value of an expression."""
+        self._faulty: list[tuple[Item, Path]] = []
+        """Layers that were wrong before the walk; known already, but for those in the value of an expression."""
         self._steps = 0
         self._open: list[list[int]] = []
         size = document.input.size
@@ -67,6 +67,11 @@ class Elaboration:
         """Every mistake found, one a place; none where the spec is right."""
         return tuple(self._problems.values())
 
+    @property
+    def faults(self) -> list[Problem]:
+        """What is wrong with the options of the items that were met."""
+        return [each for item, where in self._faulty for each in fault_problems(item.faults, self.source, where)]
+
     def run(self) -> Graph | None:
         """The graph, or None where there are problems."""
         scope = Scope(start={0: INPUT}, names=self.params)
@@ -76,7 +81,7 @@ class Elaboration:
             self.report(error.where, str(error))
             return None
         outputs = self._outputs(scope, last)
-        if self._problems or self.faults:
+        if self._problems or self._faulty:
             return None
         graph = self.builder.graph(outputs)
         self._check_size(graph)
@@ -111,7 +116,8 @@ class Elaboration:
 
     def _user_step(self, item: Item, where: Path) -> Step:
         common = item.common
-        self.faults += fault_problems(item.faults, self.source, where)
+        if item.faults:
+            self._faulty.append((item, where))
         return Step(
             id=common.id or "",
             layer=item.layer,

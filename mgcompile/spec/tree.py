@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeAlias
 
 from mgcompile.errors import Problem, SpecError
@@ -62,13 +63,13 @@ def path_text(path: Iterable[str | int]) -> str:
     >>> path_text(("layers", 5, "conv", "a b"))
     'layers[5].conv["a b"]'
     """
-    parts: list[str] = []
-    for step in path:
-        if isinstance(step, str) and re.fullmatch(r"[\w-]+", step):
-            parts.append(f".{step}" if parts else step)
-        else:
-            parts.append(f"[{json.dumps(step, ensure_ascii=False)}]")
-    return "".join(parts)
+    return "".join([f"[{step}]" if isinstance(step, int) else _key_text(step) for step in path]).removeprefix(".")
+
+
+@lru_cache(maxsize=1024)
+def _key_text(key: str) -> str:
+    """A key behind others; few differ where there are many mistakes."""
+    return f".{key}" if re.fullmatch(r"[\w-]+", key) else f"[{json.dumps(key, ensure_ascii=False)}]"
 
 
 class Stop(Exception):
