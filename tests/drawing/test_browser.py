@@ -593,13 +593,11 @@ def test_five_thousand_operations_answer_at_once(opened: Opened) -> None:
             page.keyboard.press("Enter")
         for name, (prepare, act) in ACTIONS.items():
             works, waits = [], []
-            for turn in range(9):
+            for turn in range(3):
                 page.evaluate(TURN.replace("PREPARE", prepare), turn)
                 before = busy()
                 waits.append(page.evaluate(ACTION.replace("ACT", act)))
                 works.append(busy() - before)
-                if turn >= 2 and min(works) < 100 and min(waits) < 1000:
-                    break
             print(f"{name}, {'all' if whole else 'a part'}: {median(works):.0f} ms of work, {median(waits):.0f} ms")
             if min(works) >= 100 or min(waits) >= 1000:  # a busy machine makes them longer, never shorter
                 slow[name, whole] = works, waits
