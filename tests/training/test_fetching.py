@@ -17,7 +17,7 @@ from mgcompile.training import fetching
 from mgcompile.training.fetching import REMOTES, Remote, fetch
 from mgcompile.training.files import DataError
 
-FIRST, SECOND = bytes(range(256)) * 10_000, gzip.compress(b"second")  # the first comes in three chunks
+FIRST, SECOND = bytes(range(256)) * 10_000, gzip.compress(b"second", mtime=0)  # the first comes in three chunks
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -132,9 +132,10 @@ def test_what_is_there_is_not_asked_for(tmp_path: Path, server: str, monkeypatch
     ("name", "content", "said"),
     [
         ("first.bin", b"mine", f"is there with the MD5 {md5(b'mine')}; expected {md5(FIRST)}; remove it to have it"),
-        ("second.gz", gzip.compress(b"mine"), f"expected {md5(SECOND)}; remove it"),
+        ("second.gz", gzip.compress(b"mine", mtime=0), f"expected {md5(SECOND)}; remove it"),
         ("second.gz", SECOND[:-1], "damaged: it cannot be unpacked"),
     ],
+    ids=["another file", "another content", "a file cut short"],
 )
 def test_what_is_there_and_differs_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, said: str
