@@ -16,7 +16,7 @@ import numpy as np
 from _common import begin, parser, show, write_json
 from numpy.typing import NDArray
 
-from mgcompile.training.digits import TASKS, make
+from mgcompile.training.scenes import SCENES, make
 
 
 def strokes(count: int = 1000) -> NDArray[np.uint8]:
@@ -29,7 +29,7 @@ def strokes(count: int = 1000) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "", cases=list(TASKS))
+    arguments = parser(__doc__ or "", cases=list(SCENES))
     arguments.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="samples of a call (default 64 256)")
     options = arguments.parse_args()
     options.threads = 1
@@ -38,7 +38,7 @@ def main() -> None:
     labels = (np.arange(len(images)) % 10).astype(np.uint8)
     calls = 1 if options.quick else 8
     rates: dict[str, dict[int, float]] = {}
-    for task in options.cases or TASKS:
+    for task in options.cases or SCENES:
         rates[task] = {}
         for size in options.batch:
             times = []

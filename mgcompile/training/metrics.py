@@ -7,21 +7,49 @@ are rounded to multiples of 2^-32, of which float64 adds up two million without 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from mgcompile.errors import ShapeError
 
-__all__ = ["MapScore", "TopScore", "class_error", "iou", "map_score", "top_error", "top_score"]
+__all__ = [
+    "ClassScore",
+    "MapScore",
+    "Score",
+    "TopScore",
+    "class_error",
+    "class_score",
+    "iou",
+    "map_score",
+    "top_error",
+    "top_score",
+]
 
 THRESHOLD = 0.5
 UNIT = 2.0**32
 
 
 @dataclass(frozen=True, slots=True)
-class MapScore:
+class Score(ABC):
+    """What is known of some samples, as sums and counts; a new one is that of none."""
+
+    @abstractmethod
+    def __add__(self, other: Self) -> Self:
+        """That of both together."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Mapping[str, float]:
+        """In per cent, by name; the first is what networks are compared by."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapScore(Score):
     """Sums over pairs of an image and a class that is present in it; a new one is empty.
 
     `overlap` sums TP / (TP + FP + FN), `recall` TP / (TP + FN); `pairs` counts.
@@ -44,6 +72,10 @@ class MapScore:
         """100 less the recall in per cent; nan where no class was present."""
         return 100 - 100 * self.recall / self.pairs if self.pairs else math.nan
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return {"iou": self.iou, "error": self.class_error}
+
 
 @dataclass(frozen=True, slots=True)
 class TopScore:
@@ -59,6 +91,23 @@ class TopScore:
     def error(self) -> float:
         """In per cent; nan of no samples."""
         return 100 * self.wrong / self.samples if self.samples else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore(Score):
+    """Samples, and those whose class was not the first, or not among the first five; a new one is empty."""
+
+    samples: int = 0
+    first: int = 0
+    five: int = 0
+
+    def __add__(self, other: ClassScore) -> ClassScore:
+        return ClassScore(self.samples + other.samples, self.first + other.first, self.five + other.five)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        shares = {"top1_error": self.first, "top5_error": self.five}
+        return {name: 100 * wrong / self.samples if self.samples else math.nan for name, wrong in shares.items()}
 
 
 def map_score(predictions: Tensor, targets: Tensor) -> MapScore:
@@ -121,3 +170,9 @@ def top_score(logits: Tensor, labels: Tensor, k: int = 1) -> TopScore:
 def top_error(logits: Tensor, labels: Tensor, k: int = 1) -> float:
     """Per cent of samples whose class is not among those of the `k` largest logits; see `top_score`."""
     return top_score(logits, labels, k).error
+
+
+def class_score(outputs: Tensor, labels: Tensor) -> ClassScore:
+    """The score of one batch; see `top_score`. Of five classes and fewer, the first five hold them all."""
+    first = top_score(outputs, labels)
+    return ClassScore(first.samples, first.wrong, top_score(outputs, labels, min(5, outputs.shape[1])).wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcompile.training.digits import Batch
+from mgcompile.training.scenes import Batch
 
 __all__ = ["COLOURS", "contact_sheet"]
 

@@ -19,9 +19,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mgcompile.errors import MgcompileError
-from mgcompile.training import digits
+from mgcompile.training import scenes
 from mgcompile.training.counter import random_words, uniform
-from mgcompile.training.digits import TASKS, Batch, Placements, Task, make, make_placed
+from mgcompile.training.scenes import SCENES, Batch, Placements, Scene, make, make_placed
 from mgcompile.training.sheet import COLOURS, contact_sheet
 from mgcompile.training.warping import shrunk, warped
 
@@ -50,15 +50,15 @@ def seven_segments(count: int = 40) -> tuple[NDArray[np.uint8], NDArray[np.uint8
 IMAGES, LABELS = seven_segments()
 
 
-def made(task: str | Task, count: int, seed: int = 0, side: int = 64, digit: int = 28) -> tuple[Batch, Placements]:
-    return make_placed(task, IMAGES, LABELS, range(count), seed=seed, side=side, digit=digit)
+def made(scene: str | Scene, count: int, seed: int = 0, side: int = 64, digit: int = 28) -> tuple[Batch, Placements]:
+    return make_placed(scene, IMAGES, LABELS, range(count), seed=seed, side=side, digit=digit)
 
 
-def drawn(task: str, count: int, **sizes: int) -> Placements:
+def drawn(scene: str, count: int, **sizes: int) -> Placements:
     """The placements of many samples, without keeping their pixels."""
     parts = []
     for start in range(0, count, 1000):
-        told = make_placed(task, IMAGES, LABELS, range(start, start + 1000), seed=7, **sizes)[1]
+        told = make_placed(scene, IMAGES, LABELS, range(start, start + 1000), seed=7, **sizes)[1]
         told.sample[:] += start
         parts.append(told)
     columns = ([getattr(part, field.name) for part in parts] for field in fields(Placements))
@@ -119,15 +119,15 @@ def test_numbers_are_uniform_and_of_their_own() -> None:
 # --- what is drawn
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=str)
-def test_angles_and_scales(task: Task) -> None:
-    told = drawn(task.name, 6000, side=32, digit=4)
-    for values, largest in ((told.rotation, task.rotation), (told.shear, task.shear)):
+@pytest.mark.parametrize("scene", SCENES.values(), ids=str)
+def test_angles_and_scales(scene: Scene) -> None:
+    told = drawn(scene.name, 6000, side=32, digit=4)
+    for values, largest in ((told.rotation, scene.rotation), (told.shear, scene.shear)):
         if largest:
             assert distance(values, -largest, largest) < 1.95
         else:
             assert not values.any()
-    low, high = task.scale
+    low, high = scene.scale
     if low == high:
         assert (told.scale == low).all()
     else:
@@ -138,7 +138,9 @@ def test_angles_and_scales(task: Task) -> None:
 
 def test_the_definitions() -> None:
     """As published."""
-    shown = {task.name: (task.maps, task.rotation, task.shear, task.scale, task.centred) for task in TASKS.values()}
+    shown = {
+        scene.name: (scene.maps, scene.rotation, scene.shear, scene.scale, scene.centred) for scene in SCENES.values()
+    }
     assert shown == {
         "mnist-seg": (10, 60, 0, (0.5, 1.25), False),
         "mnist-spatial": (1, 60, 60, (0.5, 1.5), False),
@@ -147,8 +149,8 @@ def test_the_definitions() -> None:
         "mnist-scaling": (1, 0, 0, (0.5, 1.5), True),
         "mnist-translation": (1, 0, 0, (1, 1), False),
     }
-    assert [task.name for task in TASKS.values() if task.crowded] == ["mnist-seg"]
-    assert (digits.THRESHOLD, digits.OVERLAP, digits.TRIES) == (0.3, 0.3, 10)
+    assert [scene.name for scene in SCENES.values() if scene.crowded] == ["mnist-seg"]
+    assert (scenes.THRESHOLD, scenes.OVERLAP, scenes.TRIES) == (0.3, 0.3, 10)
 
 
 def test_every_position_is_equally_likely() -> None:
@@ -213,32 +215,32 @@ def turned(image: NDArray[np.uint8], square: int, rotation: float, shear: float,
     return result / result.max()
 
 
-def looped(task: Task, index: int, seed: int) -> tuple[Array, Array, int]:
+def looped(scene: Scene, index: int, seed: int) -> tuple[Array, Array, int]:
     """Image, targets, and how many positions were refused; with the same numbers, one after the other."""
 
     def numbers(purpose: int, turn: int, trial: int, count: int) -> Iterator[float]:
         found = uniform(count, seed, np.array([index]), purpose=purpose, turn=turn, trial=trial)
         return iter(found[0].tolist())
 
-    canvas, targets, refused = np.zeros((64, 64)), np.zeros((task.maps, 64, 64)), 0
+    canvas, targets, refused = np.zeros((64, 64)), np.zeros((scene.maps, 64, 64)), 0
     count = 1
-    if task.crowded:
+    if scene.crowded:
         first, second = numbers(0, 0, 0, 2)
         normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
         count = max(1, math.ceil(5 + 0.5 * normal))
     for turn in range(count):
         which, rotation, shear, axis = numbers(1, turn, 0, 4)
-        image = int(which * len(IMAGES)) if task.crowded else index % len(IMAGES)
+        image = int(which * len(IMAGES)) if scene.crowded else index % len(IMAGES)
         for trial in range(50):
             draws = numbers(2, turn, trial, 21)
-            square = math.ceil((task.scale[0] + (task.scale[1] - task.scale[0]) * next(draws)) * 28)
+            square = math.ceil((scene.scale[0] + (scene.scale[1] - scene.scale[0]) * next(draws)) * 28)
             sprite = turned(
-                IMAGES[image], square, (2 * rotation - 1) * task.rotation, (2 * shear - 1) * task.shear, axis < 0.5
+                IMAGES[image], square, (2 * rotation - 1) * scene.rotation, (2 * shear - 1) * scene.shear, axis < 0.5
             )
             fits = False
             for _ in range(10):
                 top, left = (int(next(draws) * (65 - square)) for _ in range(2))
-                if task.centred:
+                if scene.centred:
                     top = left = (64 - square) // 2
                 spot = (slice(top, top + square), slice(left, left + square))
                 fits = ((canvas[spot] > 0) & (sprite > 0)).sum() / (sprite > 0).sum() <= 0.3
@@ -247,35 +249,35 @@ def looped(task: Task, index: int, seed: int) -> tuple[Array, Array, int]:
                 refused += 1
             if fits:
                 canvas[spot] = np.minimum(canvas[spot] + sprite, 1)
-                if task.crowded:
+                if scene.crowded:
                     targets[LABELS[image]][spot][sprite >= 0.3] = 1
                 break
-        if not task.crowded:
+        if not scene.crowded:
             targets[0, 18:46, 18:46] = IMAGES[image] / 255 >= 0.3
     return canvas, targets, refused
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=str)
-def test_a_plain_loop_makes_the_same(task: Task) -> None:
-    count, refused = (12, 0) if task.crowded else (5, 0)
-    batch, _ = made(task, count, seed=3)
+@pytest.mark.parametrize("scene", SCENES.values(), ids=str)
+def test_a_plain_loop_makes_the_same(scene: Scene) -> None:
+    count, refused = (12, 0) if scene.crowded else (5, 0)
+    batch, _ = made(scene, count, seed=3)
     for index in range(count):
-        canvas, targets, more = looped(task, index, 3)
+        canvas, targets, more = looped(scene, index, 3)
         refused += more
         assert np.abs(batch.images[index, 0] - canvas).max() < 1e-4
         assert (batch.targets[index] == targets).all()
         assert (batch.present[index] == targets.any(axis=(1, 2))).all()
-    assert refused > 10 or not task.crowded  # the rule was at work
+    assert refused > 10 or not scene.crowded  # the rule was at work
 
 
 # --- scenes
 
 
 def test_shapes_and_values() -> None:
-    for task in TASKS.values():
-        batch, _ = made(task, 9)
+    for scene in SCENES.values():
+        batch, _ = made(scene, 9)
         assert len(batch) == 9
-        assert (batch.images.shape, batch.targets.shape) == ((9, 1, 64, 64), (9, task.maps, 64, 64))
+        assert (batch.images.shape, batch.targets.shape) == ((9, 1, 64, 64), (9, scene.maps, 64, 64))
         assert batch.images.dtype == batch.targets.dtype == np.float32
         assert batch.images.min() == 0
         assert (batch.images.max(axis=(1, 2, 3)) == 1).all()  # digits are rescaled, and clipped where they meet
@@ -298,7 +300,7 @@ def overlaps(told: Placements, side: int) -> list[float]:
     return found
 
 
-def test_digits_hardly_overlap() -> None:
+def test_scenes_hardly_overlap() -> None:
     _, told = made("mnist-seg", 200)
     found = overlaps(told, 64)
     assert 0.25 < max(found) <= 0.3
@@ -308,7 +310,7 @@ def test_digits_hardly_overlap() -> None:
 
 def test_where_no_scale_fits_the_scene_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
     _, roomy = made("mnist-seg", 60, side=36)
-    monkeypatch.setattr(digits, "SCALES", 2)
+    monkeypatch.setattr(scenes, "SCALES", 2)
     _, told = made("mnist-seg", 60, side=36)
     assert len(told.sample) < len(roomy.sample)
     assert told.trial.max() == 1
@@ -316,7 +318,7 @@ def test_where_no_scale_fits_the_scene_goes_without(monkeypatch: pytest.MonkeyPa
     assert (np.bincount(told.sample, minlength=60) >= 1).all()
 
 
-def test_digits_of_one_class_share_a_map() -> None:
+def test_scenes_of_one_class_share_a_map() -> None:
     batch = make("mnist-seg", IMAGES, np.full(len(IMAGES), 3, np.uint8), range(20), seed=0)
     apart, _ = made("mnist-seg", 20)
     assert (batch.images == apart.images).all()
@@ -333,8 +335,8 @@ def test_a_pixel_counts_from_three_tenths() -> None:
 
 
 def test_blank_digits_are_no_trouble() -> None:
-    for task in TASKS.values():
-        batch = make(task, np.zeros_like(IMAGES), LABELS, range(3), seed=0)
+    for scene in SCENES.values():
+        batch = make(scene, np.zeros_like(IMAGES), LABELS, range(3), seed=0)
         assert not batch.images.any()
         assert not batch.present.any()
 
@@ -389,30 +391,30 @@ def digest(batch: Batch) -> str:
     return hashlib.sha256(b"".join(part.tobytes() for part in (batch.images, batch.targets, batch.present))).hexdigest()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_batch_order_and_chunk_do_not_matter(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = made(task, 40)
+@pytest.mark.parametrize("scene", SCENES)
+def test_batch_order_and_chunk_do_not_matter(scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = made(scene, 40)
     order = np.random.default_rng(0).permutation(40)
-    monkeypatch.setattr(digits, "CHUNK", 7)
+    monkeypatch.setattr(scenes, "CHUNK", 7)
     for indices in (order, np.array([39]), np.array([5, 5, 2**40, 5])[:2]):
-        part = make(task, IMAGES, LABELS, indices, seed=0)
+        part = make(scene, IMAGES, LABELS, indices, seed=0)
         for name in ("images", "targets", "present"):
             assert (getattr(part, name) == getattr(whole, name)[indices]).all()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_seeds_and_indices_differ(task: str) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_seeds_and_indices_differ(scene: str) -> None:
     first, second, later = (
-        make(task, IMAGES, LABELS, [start, start + 40], seed=seed) for start, seed in ((0, 0), (0, 1), (2**40, 0))
+        make(scene, IMAGES, LABELS, [start, start + 40], seed=seed) for start, seed in ((0, 0), (0, 1), (2**40, 0))
     )
-    same = task in ("mnist-seg", "mnist-spatial", "mnist-translation")
+    same = scene in ("mnist-seg", "mnist-spatial", "mnist-translation")
     assert digest(first) != digest(second)
     assert digest(first) != digest(later)
     assert not (first.images[0] == first.images[1]).all() or not same
 
 
 def test_another_process_makes_the_same() -> None:
-    script = "from tests.training.test_digits import digest, made; print(digest(made('mnist-seg', 30)[0]))"
+    script = "from tests.training.test_scenes import digest, made; print(digest(made('mnist-seg', 30)[0]))"
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == digest(made("mnist-seg", 30)[0])
 
@@ -424,7 +426,7 @@ def test_no_samples() -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"task": "mnist-rotate"}, "no task 'mnist-rotate'; expected one of mnist-seg, mnist-spatial"),
+    ({"scene": "mnist-rotate"}, "no scenes 'mnist-rotate'; expected one of mnist-seg, mnist-spatial"),
     ({"images": IMAGES / 255}, "images of float64, shape \\(40, 28, 28\\); expected uint8"),
     ({"images": IMAGES[:, :14]}, "shape \\(40, 14, 28\\)"),
     ({"images": IMAGES[:0], "labels": LABELS[:0]}, "n of 1 or more"),
@@ -437,7 +439,7 @@ def test_no_samples() -> None:
     ({"side": 34}, "a canvas of 34 pixels; mnist-seg scales digits of 28 pixels to as many as 35"),
 ])  # fmt: skip
 def test_what_does_not_fit(change: dict[str, object], message: str) -> None:
-    right = {"task": "mnist-seg", "images": IMAGES, "labels": LABELS, "indices": [0], "seed": 0}
+    right = {"scene": "mnist-seg", "images": IMAGES, "labels": LABELS, "indices": [0], "seed": 0}
     with pytest.raises(MgcompileError, match=message):
         make(**(right | change))  # type: ignore[arg-type]
 

@@ -28,12 +28,12 @@ from mgcompile.training.warping import shrunk, warped
 __all__ = [
     "OVERLAP",
     "SCALES",
-    "TASKS",
+    "SCENES",
     "THRESHOLD",
     "TRIES",
     "Batch",
     "Placements",
-    "Task",
+    "Scene",
     "make",
     "make_placed",
 ]
@@ -60,8 +60,8 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A task, and what it draws of a digit. An interval of one value is not drawn.
+class Scene:
+    """What scenes of one kind are drawn from. An interval of one value is not drawn.
 
     `maps` are those of the target: a class each, or one, which holds the untransformed digit in the centre. `rotation`
     and `shear` are largest angles in degrees, drawn uniformly on both sides of zero; the shear is the tangent of its
@@ -82,23 +82,23 @@ class Task:
         return int(np.ceil(self.scale[1] * digit))
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("mnist-seg", maps=10, rotation=60, scale=(0.5, 1.25), crowded=True),
-        Task("mnist-spatial", rotation=60, shear=60, scale=(0.5, 1.5)),
-        Task("mnist-rotation", rotation=60, centred=True),
-        Task("mnist-affine", shear=60, centred=True),
-        Task("mnist-scaling", scale=(0.5, 1.5), centred=True),
-        Task("mnist-translation"),
+SCENES: dict[str, Scene] = {
+    scene.name: scene
+    for scene in (
+        Scene("mnist-seg", maps=10, rotation=60, scale=(0.5, 1.25), crowded=True),
+        Scene("mnist-spatial", rotation=60, shear=60, scale=(0.5, 1.5)),
+        Scene("mnist-rotation", rotation=60, centred=True),
+        Scene("mnist-affine", shear=60, centred=True),
+        Scene("mnist-scaling", scale=(0.5, 1.5), centred=True),
+        Scene("mnist-translation"),
     )
 }
-"""The tasks by name."""
+"""Those of the tasks, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of one task.
+    """Scenes of one kind.
 
     `images` are (n, 1, side, side) in [0, 1]; `targets` (n, maps, side, side), 0 or 1; `present` (n, maps) says which
     maps have a pixel that is 1.
@@ -135,7 +135,7 @@ class Placements:
 
 
 def make(
-    task: str | Task,
+    scene: str | Scene,
     images: Bytes,
     labels: Bytes,
     indices: Sequence[int] | NDArray[np.integer],
@@ -153,14 +153,14 @@ def make(
     positions it gets a new scale, and after 50 scales the scene goes without it. On 64 x 64 pixels that is as good as
     never. Digits of one class share a map: it is 1 where at least one of them is at least 0.3.
 
-    Raises MgcompileError: an unknown task, arrays, indices or a seed that do not fit, no digits, a digit's side that
+    Raises MgcompileError: an unknown name, arrays, indices or a seed that do not fit, no digits, a digit's side that
     does not divide 28, a canvas that is smaller than the largest digit.
     """
-    return make_placed(task, images, labels, indices, seed=seed, side=side, digit=digit)[0]
+    return make_placed(scene, images, labels, indices, seed=seed, side=side, digit=digit)[0]
 
 
 def make_placed(
-    task: str | Task,
+    scene: str | Scene,
     images: Bytes,
     labels: Bytes,
     indices: Sequence[int] | NDArray[np.integer],
@@ -170,7 +170,7 @@ def make_placed(
     digit: int = 28,
 ) -> tuple[Batch, Placements]:
     """As `make`, and what was drawn for every digit."""
-    chosen = _known(task)
+    chosen = _known(scene)
     wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
     _check(chosen, images, labels, wanted, seed=seed, side=side, digit=digit)
     count = len(wanted)
@@ -182,41 +182,41 @@ def make_placed(
     placed: list[Placements] = []
     for start in range(0, count, CHUNK):
         part = slice(start, start + CHUNK)
-        scene = _Scene(
+        chunk = _Chunk(
             chosen, images, labels, wanted[part], seed, digit, batch.images[part], batch.targets[part],
             batch.present[part], start, side,
         )  # fmt: skip
-        placed += scene.crowd() if chosen.crowded else scene.single()
+        placed += chunk.crowd() if chosen.crowded else chunk.single()
     return batch, _joined(placed)
 
 
-def _known(task: str | Task) -> Task:
-    if isinstance(task, Task):
-        return task
-    if task not in TASKS:
-        raise MgcompileError(f"no task {task!r}; expected one of {', '.join(TASKS)}")
-    return TASKS[task]
+def _known(scene: str | Scene) -> Scene:
+    if isinstance(scene, Scene):
+        return scene
+    if scene not in SCENES:
+        raise MgcompileError(f"no scenes {scene!r}; expected one of {', '.join(SCENES)}")
+    return SCENES[scene]
 
 
-def _check(task: Task, images: Bytes, labels: Bytes, indices: Integers, *, seed: int, side: int, digit: int) -> None:
+def _check(scene: Scene, images: Bytes, labels: Bytes, indices: Integers, *, seed: int, side: int, digit: int) -> None:
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or not len(images):
         raise MgcompileError(
             f"images of {images.dtype}, shape {images.shape}; expected uint8, (n, 28, 28), n of 1 or more"
         )
     if labels.shape != images.shape[:1]:
         raise MgcompileError(f"labels of shape {labels.shape} for {len(images)} images; expected one label an image")
-    if task.crowded and int(labels.max()) >= task.maps:
-        raise MgcompileError(f"a label of {labels.max()}; {task.name} has classes 0 to {task.maps - 1}")
+    if scene.crowded and int(labels.max()) >= scene.maps:
+        raise MgcompileError(f"a label of {labels.max()}; {scene.name} has classes 0 to {scene.maps - 1}")
     if len(indices) and indices.min() < 0:
         raise MgcompileError(f"an index of {indices.min()}; expected 0 or more")
     if not 0 <= seed < 2**64:
         raise MgcompileError(f"a seed of {seed}; expected 0 to 2^64 - 1")
     if digit < 1 or 28 % digit:
         raise MgcompileError(f"digits of {digit} pixels; expected a divisor of 28: 28, 14, 7, 4")
-    if side < task.largest(digit):
+    if side < scene.largest(digit):
         raise MgcompileError(
-            f"a canvas of {side} pixels; {task.name} scales digits of {digit} pixels to as many as "
-            f"{task.largest(digit)}: take a larger canvas or smaller digits"
+            f"a canvas of {side} pixels; {scene.name} scales digits of {digit} pixels to as many as "
+            f"{scene.largest(digit)}: take a larger canvas or smaller digits"
         )
 
 
@@ -269,10 +269,10 @@ class _Ink:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
-    """A chunk of samples while it is made; `canvas`, `targets` and `present` are views of the batch."""
+class _Chunk:
+    """Some samples while they are made; `canvas`, `targets` and `present` are views of the batch."""
 
-    task: Task
+    scene: Scene
     images: Bytes
     labels: Bytes
     indices: Integers
@@ -290,7 +290,7 @@ class _Scene:
         pose = self._pose(rows, 0)
         draws = self._draws(rows, 0, 0, 3)
         scale, square, free = self._squares(draws[:, 0])
-        top, left = (free // 2, free // 2) if self.task.centred else _positions(draws[:, 1:], free)
+        top, left = (free // 2, free // 2) if self.scene.centred else _positions(draws[:, 1:], free)
         ink = self._ink(pose, square)
         corner = top * self.side + left
         self.canvas.reshape(-1)[rows[ink.owner] * self.side**2 + corner[ink.owner] + ink.pixel] = ink.value
@@ -341,7 +341,7 @@ class _Scene:
         canvas[pixel] = np.minimum(canvas[pixel] + ink.value, 1)
         # Sample and pixel make a place on the canvas; on the targets the class lies between the two.
         label = self.labels[pose.image].astype(np.int64)
-        ahead = (rows * (self.task.maps - 1) + label) * self.side**2
+        ahead = (rows * (self.scene.maps - 1) + label) * self.side**2
         dark = ink.value >= THRESHOLD
         self.targets.reshape(-1)[(ahead[owner] + pixel)[dark]] = 1
         self.present[rows[owner[dark]], label[owner[dark]]] = True
@@ -355,12 +355,12 @@ class _Scene:
     def _pose(self, rows: Integers, turn: int) -> _Pose:
         which, rotation, shear, axis = self._draws(rows, turn, 0, 4, POSE).T
         count = len(self.images)
-        image = (which * count).astype(np.int64) if self.task.crowded else self.indices[rows] % count
-        return _Pose(image, (2 * rotation - 1) * self.task.rotation, (2 * shear - 1) * self.task.shear, axis < 0.5)
+        image = (which * count).astype(np.int64) if self.scene.crowded else self.indices[rows] % count
+        return _Pose(image, (2 * rotation - 1) * self.scene.rotation, (2 * shear - 1) * self.scene.shear, axis < 0.5)
 
     def _squares(self, draw: Doubles) -> tuple[Doubles, Integers, Integers]:
         """Scales, the squares' sides in pixels, and the pixels that are free beside them."""
-        low, high = self.task.scale
+        low, high = self.scene.scale
         scale = low + (high - low) * draw
         square = np.ceil(scale * self.digit).astype(np.int64)
         return scale, square, self.side - square

@@ -1,0 +1,75 @@
+"""Whether a network fits a task's data: what it takes, what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mgcompile.errors import Problem, ShapeError, SpecError
+from mgcompile.graph import Graph
+from mgcompile.graph.ops import Activation
+from mgcompile.spec import Spec
+from mgcompile.training.tasks import Data
+
+__all__ = ["Fit", "fit"]
+
+PROBABILITIES = {True: "sigmoid", False: "softmax"}
+"""The activation that makes probabilities of maps, and of classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Which output of a network a task takes, and whether it holds logits, or probabilities already."""
+
+    output: str
+    logits: bool
+
+
+def fit(spec: Spec, data: Data, task: str) -> Fit:
+    """How a network serves a task: by its only output that has the right shape.
+
+    Raises `SpecError` with everything that does not fit: channels, size, maps or classes.
+    """
+    graph = spec.graph
+    problems = list(_input_problems(spec, data, task))
+    if problems:
+        raise SpecError(problems)
+    shapes = graph.shapes((data.size, data.size))
+    wanted = (data.outputs, data.size, data.size) if data.in_maps else (data.outputs,)
+    fitting = [name for name, node in graph.outputs.items() if shapes[node] == wanted]
+    if len(fitting) != 1:
+        found = ", ".join(f"{name} {_shown(shapes[node])}" for name, node in graph.outputs.items())
+        number = "none of its outputs is" if not fitting else "more than one of its outputs is"
+        what = "maps" if data.in_maps else "classes"
+        hint = f"; set the number of {what} to {data.outputs}" if not fitting else "; keep one of them under outputs"
+        path = "outputs" if "outputs" in spec.source.data else "layers"
+        message = f"{task} takes {_shown(wanted)} of an input of {data.size}x{data.size}; {number}: {found}{hint}"
+        raise SpecError([_problem(spec, (path,), message)])
+    last = graph[graph.outputs[fitting[0]]].op
+    probabilities = isinstance(last, Activation) and last.function == PROBABILITIES[data.in_maps]
+    return Fit(fitting[0], not probabilities)
+
+
+def _input_problems(spec: Spec, data: Data, task: str) -> Iterator[Problem]:
+    channels = _channels(spec.graph)
+    if channels != data.channels:
+        message = f"{task} gives images of {data.channels} channels, the network takes {channels}"
+        yield _problem(spec, ("input", "channels"), f"{message}; set it to {data.channels}")
+    else:
+        try:
+            spec.graph.shapes((data.size, data.size))
+        except ShapeError as error:
+            yield _problem(spec, ("input", "size"), f"{task} gives images of {data.size}x{data.size}: {error}")
+
+
+def _channels(graph: Graph) -> int:
+    return graph.shapes()[graph.input.name][0]
+
+
+def _problem(spec: Spec, path: tuple[str, ...], message: str) -> Problem:
+    mark = spec.source.locate(path)
+    return Problem(mark.file, mark.line, mark.column, ".".join(path), message)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} maps of {shape[1]}x{shape[2]}" if len(shape) == 3 else f"{shape[0]} classes"

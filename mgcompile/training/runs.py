@@ -1,0 +1,160 @@
+"""The folder of one training: recipe, spec, figures, pictures, checkpoints. What is in it is whole or not there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mgcompile.errors import MgcompileError
+from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
+from mgcompile.spec import Spec
+from mgcompile.spec.source import read_source
+from mgcompile.training.optimizers import load_state, named_state
+from mgcompile.training.recipe import Recipe
+
+__all__ = ["MODEL", "Run", "writing"]
+
+MODEL, STATE = "model.safetensors", "optimizer.safetensors"
+RECIPE, SPEC, CHECKPOINTS = "recipe.yaml", "spec.yaml", "checkpoints"
+FREE = frozenset({"keep", "checkpoint_every"})
+"""What may differ when a training goes on: nothing that is computed depends on it."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A file that cannot be written becomes a `MgcompileError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise MgcompileError(f"{path}: cannot be written: {reason}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A folder with a training in it."""
+
+    folder: Path
+
+    def begin(self, spec: Spec, recipe: Recipe, *, resume: bool) -> None:
+        """Make the folder, or see that what is in it is this training.
+
+        Raises `MgcompileError` where it cannot be made, where it holds a training and `resume` is off, or one of
+        another spec or recipe.
+        """
+        known = self.folder / RECIPE
+        if known.exists():
+            if not resume:
+                raise MgcompileError(f"{self.folder}: holds a training already; --resume goes on with it")
+            self._compare(spec, recipe)
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise MgcompileError(f"{self.folder}: is there and holds no training; expected a new or an empty folder")
+        with writing(self.folder):
+            (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            for draft in (self.folder / CHECKPOINTS).glob(".*"):  # of a training that was killed
+                shutil.rmtree(draft)
+        self.write(SPEC, spec.to_yaml().encode())
+        self.write(RECIPE, recipe.to_yaml().encode())  # the last: with it the folder holds a training
+
+    def _compare(self, spec: Spec, recipe: Recipe) -> None:
+        theirs = read_source(self.folder / RECIPE).data
+        ours = recipe.model_dump(exclude_none=True, mode="json")
+        names = dict.fromkeys([*ours, *theirs])
+        if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
+            told = ", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ)
+            raise MgcompileError(
+                f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder"
+            )
+        with suppress(OSError):
+            self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8"), spec, self.folder)
+
+    @staticmethod
+    def _compare_specs(theirs: str, spec: Spec, where: Path) -> None:
+        if theirs != spec.to_yaml():
+            lines = difflib.unified_diff(theirs.splitlines(), spec.to_yaml().splitlines(), lineterm="", n=0)
+            told = [f"  {line}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+            first = "\n".join(told[:8])
+            raise MgcompileError(f"{where}: is of another spec than {spec.name}; it differs in\n{first}")
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Write a file of the folder whole, and see it on the disk. Raises `MgcompileError`."""
+        target = self.folder / name
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(target)
+            finally:
+                draft.unlink(missing_ok=True)
+        return target
+
+    def steps(self) -> list[int]:
+        """After how many steps there are checkpoints, in order."""
+        folder = self.folder / CHECKPOINTS
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(int(name) for name in names if re.fullmatch(r"\d{10}", name, re.ASCII))
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self.folder / CHECKPOINTS / f"{step:010}"
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> Path:
+        """Write what is there after `step` steps, then drop all but the last `keep` checkpoints.
+
+        The checkpoint is there as a whole or not at all, and those before it stay until it is. Raises `MgcompileError`.
+        """
+        target = self.checkpoint(step)
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with writing(target):
+                draft.mkdir()
+                save(model, draft / MODEL)
+                state = {
+                    name: tensor.detach().cpu().contiguous() for name, tensor in named_state(optimizer, model).items()
+                }
+                save_file(state, draft / STATE)
+                for file in draft.iterdir():
+                    _on_disk(file)
+                _on_disk(draft)
+                draft.replace(target)
+                _on_disk(target.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        for old in self.steps()[:-keep]:
+            shutil.rmtree(self.checkpoint(old), ignore_errors=True)
+        return target
+
+    def load(self, step: int, spec: Spec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Bring model and optimiser to where they were after `step` steps. Raises `MgcompileError`."""
+        folder = self.checkpoint(step)
+        text, weights = read_checkpoint(folder / MODEL)
+        if text is not None:
+            self._compare_specs(text, spec, folder / MODEL)
+        state: dict[str, Tensor] = read_checkpoint(folder / STATE)[1]
+        load_weights(model, weights)
+        load_state(optimizer, model, state)
+
+
+def _on_disk(path: Path) -> None:
+    """What is written there outlives a power cut; not every system knows this for folders."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,11 @@
+"""Tasks that networks are trained for: a file for each kind of data. A new task is a class there and a line here."""
+
+from __future__ import annotations
+
+from mgcompile.training.tasks.base import ClassData, Data, Examples, HeldOut, MapData, Settings, Task
+from mgcompile.training.tasks.digits import DIGIT_TASKS
+
+__all__ = ["TASKS", "ClassData", "Data", "Examples", "HeldOut", "MapData", "Settings", "Task"]
+
+TASKS: dict[str, Task] = {task.name: task for task in DIGIT_TASKS}
+"""All tasks by name."""
