@@ -6,14 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
-__all__ = ["MgcompileError", "Problem", "ShapeError", "SpecError"]
+__all__ = ["InputError", "MgcompileError", "Problem", "ShapeError", "SpecError"]
 
 
 class MgcompileError(Exception):
     """Anything that mgcompile itself refuses or cannot do; the command line prints it and exits 1."""
 
 
-class ShapeError(MgcompileError):
+class InputError(MgcompileError):
+    """What mgcompile was given is wrong; the command line prints it and exits 2."""
+
+
+class ShapeError(InputError):
     """An operation was given values that it cannot take. The message names the numbers involved."""
 
 
@@ -39,7 +43,7 @@ class Problem:
 _PLACE = attrgetter("file", "line", "column", "path", "message")  # tuples compare faster than problems do
 
 
-class SpecError(MgcompileError):
+class SpecError(InputError):
     """A spec is wrong. `errors` holds every `Problem` found, in the order of the file."""
 
     def __init__(self, errors: Iterable[Problem]) -> None:

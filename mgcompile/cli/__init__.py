@@ -12,12 +12,15 @@ from mgcompile.cli.bench import bench_
 from mgcompile.cli.compare import compare as compare_
 from mgcompile.cli.compare import plot
 from mgcompile.cli.console import Commands
+from mgcompile.cli.evaluate import evaluate_
+from mgcompile.cli.explain import explain as explain_
 from mgcompile.cli.figures import list_, tables
 from mgcompile.cli.files import compile_, draw, schema
 from mgcompile.cli.fit import fit as fit_
 from mgcompile.cli.machine import machine as machine_
 from mgcompile.cli.report import report as report_
 from mgcompile.cli.specs import check, show
+from mgcompile.cli.train import train
 from mgcompile.cli.tuning import tune
 
 __all__ = ["main"]
@@ -44,5 +47,5 @@ def main() -> None:
 
 for command in (check, show, audit_, compare_, plot, fit_, draw, report_, compile_, tables, list_, schema):
     main.add_command(command)
-for command in (bench_, tune, machine_):
+for command in (train, evaluate_, explain_, bench_, tune, machine_):
     main.add_command(command)

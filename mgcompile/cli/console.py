@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgcompile.errors import MgcompileError, ShapeError, SpecError
+from mgcompile.errors import InputError, MgcompileError, SpecError
 
 # Everything else is imported where it is used: `mgcompile --help` answers at once, and only `compile` and
 # `audit --verify` wait for torch.
@@ -112,7 +112,7 @@ def _complain(error: MgcompileError | OSError, name: str = "") -> int:
         text = f"{name}: {text}"
     with suppress(OSError):
         say(text)
-    return WRONG if isinstance(error, SpecError | ShapeError) else FAILED
+    return WRONG if isinstance(error, InputError) else FAILED
 
 
 def _abandon_output() -> None:
@@ -240,7 +240,9 @@ output_option = click.option(
 )
 
 
-def command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+def command(
+    name: str, *examples: str, cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., None]], click.Command]:
     """A command whose help ends with examples."""
     lines = "\n".join(f"  mgcompile {example}" for example in examples)
-    return click.command(name, epilog=f"\b\nExamples:\n{lines}")
+    return click.command(name, cls=cls, epilog=f"\b\nExamples:\n{lines}")

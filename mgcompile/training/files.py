@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from mgcompile.errors import MgcompileError
+from mgcompile.errors import InputError
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -53,7 +53,7 @@ MOST_PICTURES = 50_000  # in one file; an archive that claims more is not read i
 MOST_NAME_BYTES = 1 << 16
 
 
-class DataError(MgcompileError):
+class DataError(InputError):
     """Data are missing, damaged or not what they should be. The message names the file, what it has, what to do."""
 
 

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import fx, nn
 
-from mgcompile.errors import MgcompileError
+from mgcompile.errors import InputError, MgcompileError
 from mgcompile.lowering.checkpoints import save
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.spec import Spec
@@ -203,7 +203,7 @@ def _model(spec: Spec, recipe: Recipe, accelerator: Accelerator) -> fx.GraphModu
 def _share(recipe: Recipe, processes: int) -> int:
     """Examples of a part of a batch that one process computes."""
     if recipe.batch % (recipe.accumulate * processes):
-        raise MgcompileError(
+        raise InputError(
             f"a batch of {recipe.batch} in {recipe.accumulate} parts does not divide among {processes} processes; take "
             f"a multiple of {recipe.accumulate * processes}"
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields as dataclass_fields
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mgcompile.errors import Problem, SpecError
 from mgcompile.graph import Graph
@@ -20,7 +20,7 @@ from mgcompile.training.optimizers import OPTIMIZERS
 from mgcompile.training.schedules import SCHEDULES
 from mgcompile.training.tasks import TASKS, Settings, Task
 
-__all__ = ["Recipe", "given_in", "recipe_for"]
+__all__ = ["Recipe", "given_in", "problem_with", "recipe_for"]
 
 MOST = 2**31 - 1
 
@@ -147,6 +147,16 @@ def _unfit(source: Source, task: Task | None) -> Iterator[Problem]:
             has = ", ".join(sorted(task.options)) or "none"
             message = f"{task.name} has no such option; of data it has {has}"
             yield Problem(mark.file, mark.line, mark.column, field.name, message)
+
+
+def problem_with(field: str, value: Any) -> str:
+    """What is wrong with the value of a field; empty where nothing is."""
+    kind = get_type_hints(Recipe, include_extras=True)[field]
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        return str(error.errors(include_url=False)[0]["msg"])
+    return ""
 
 
 def given_in(path: str | os.PathLike[str]) -> Source:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mgcompile.errors import MgcompileError
+from mgcompile.errors import InputError, MgcompileError
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
@@ -51,16 +51,16 @@ class Run:
     def begin(self, spec: Spec, recipe: Recipe, *, resume: bool) -> None:
         """Make the folder, or see that what is in it is this training.
 
-        Raises `MgcompileError` where it cannot be made, where it holds a training and `resume` is off, or one of
-        another spec or recipe.
+        Raises `MgcompileError` where it cannot be made, and `InputError` where it holds a training and `resume` is
+        off, or one of another spec or recipe.
         """
         known = self.folder / RECIPE
         if known.exists():
             if not resume:
-                raise MgcompileError(f"{self.folder}: holds a training already; --resume goes on with it")
+                raise InputError(f"{self.folder}: holds a training already; --resume goes on with it")
             self._compare(spec, recipe)
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise MgcompileError(f"{self.folder}: is there and holds no training; expected a new or an empty folder")
+            raise InputError(f"{self.folder}: is there and holds no training; expected a new or an empty folder")
         with writing(self.folder):
             (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             for draft in (self.folder / CHECKPOINTS).glob(".*"):  # of a training that was killed
@@ -74,9 +74,7 @@ class Run:
         names = dict.fromkeys([*ours, *theirs])
         if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
             told = ", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ)
-            raise MgcompileError(
-                f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder"
-            )
+            raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
         with suppress(OSError):
             self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8"), spec, self.folder)
 
@@ -86,7 +84,7 @@ class Run:
             lines = difflib.unified_diff(theirs.splitlines(), spec.to_yaml().splitlines(), lineterm="", n=0)
             told = [f"  {line}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
             first = "\n".join(told[:8])
-            raise MgcompileError(f"{where}: is of another spec than {spec.name}; it differs in\n{first}")
+            raise InputError(f"{where}: is of another spec than {spec.name}; it differs in\n{first}")
 
     def write(self, name: str, data: bytes) -> Path:
         """Write a file of the folder whole, and see it on the disk. Raises `MgcompileError`."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgcompile.training.fetching import DataSet
 from mgcompile.training.metrics import ClassScore, MapScore, Score, class_score, map_score
 
 __all__ = ["ClassData", "Data", "Examples", "HeldOut", "Integers", "MapData", "Settings", "Task"]
@@ -152,7 +153,7 @@ class Task(ABC):
     """Which fields of `Settings` beside the seed can be said."""
     published: Mapping[str, Any]
     """The recipe of the paper; what it leaves open is what `Recipe` has by default."""
-    data_set: str | None = None
+    data_set: DataSet | None = None
     """What `fetch` calls the data, where they can be fetched."""
 
     @abstractmethod

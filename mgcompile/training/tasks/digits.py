@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mgcompile.errors import MgcompileError
+from mgcompile.training.fetching import DataSet
 from mgcompile.training.files import DataError, Digits, read_mnist
 from mgcompile.training.scenes import SCENES, Scene, make
 from mgcompile.training.tasks.base import Examples, HeldOut, Integers, MapData, Settings, Task
@@ -84,7 +85,7 @@ class DigitTask(Task):
 
     options = frozenset({"size", "digit", "samples"})
     published = PUBLISHED
-    data_set = "mnist"
+    data_set: DataSet | None = "mnist"
 
     @property
     def name(self) -> str:  # type: ignore[override]

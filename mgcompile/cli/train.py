@@ -1,0 +1,186 @@
+"""The command that trains. Its flags are the fields of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgcompile.cli.console import command, format_option, one_spec, page, put, read, set_option, table_format
+from mgcompile.cli.progress import progress_bar, training_progress
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from mgcompile.spec import Spec
+    from mgcompile.spec.source import Source
+    from mgcompile.training.evaluation import Evaluation
+    from mgcompile.training.fetching import DataSet
+    from mgcompile.training.recipe import Recipe
+
+__all__ = ["train"]
+
+
+class _Train(click.Command):
+    """Has the fields of a recipe as flags. They are made when they are asked for: what knows them imports torch."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        known = {param.name for param in self.params}
+        if "steps" not in known:
+            from mgcompile.training.recipe import Recipe
+
+            place = next(index for index, param in enumerate(self.params) if param.name == "data")
+            self.params[place:place] = [_flag(name, field) for name, field in Recipe.model_fields.items()]
+        return super().get_params(ctx)
+
+
+def _flag(name: str, field: FieldInfo) -> click.Option:
+    default = field.get_default()
+    told = field.description or ""
+    if not field.is_required() and default is not None:
+        told += f" Default: {_shown(default)}."
+    metavar = {"task": "TASK", "seed": "N"}.get(name, "VALUE")
+    return click.Option([f"--{name.replace('_', '-')}", name], metavar=metavar, help=told, callback=_value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+    """The text as YAML has it, a comma making a list, held to the field."""
+    if text is None:
+        return None
+    from mgcompile.spec import parse_param
+    from mgcompile.training.recipe import Recipe, problem_with
+
+    name = str(param.name)
+    listed = isinstance(Recipe.model_fields[name].get_default(), tuple)
+    value = parse_param(f"{name}=[{text}]" if listed else f"{name}={text}")[1]
+    if problem := problem_with(name, value):
+        raise click.BadParameter(problem, ctx, param)
+    return value
+
+
+@command(
+    "train",
+    "train mnist-spatial/r-pmg-20 --task mnist-spatial --data ~/mnist -o runs/spatial",
+    "train mnist-spatial/r-pmg-20 --task mnist-spatial --data ~/mnist -o runs/spatial --resume",
+    "train network.yaml --recipe recipe.yaml --data ~/cifar --fetch --lr 0.05 -o runs/first",
+    cls=_Train,
+)
+@one_spec
+@set_option
+@click.option("--recipe", "file", metavar="FILE", help="A YAML or JSON file with any of the following; flags win.")
+@click.option("--data", metavar="FOLDER", required=True, help="Where the task's data are.")
+@click.option("--fetch", is_flag=True, help="Download into that folder what is not there.")
+@click.option("-o", "--output", metavar="FOLDER", required=True, help="Where recipe, figures and checkpoints go.")
+@click.option("--resume", is_flag=True, help="Go on after the last checkpoint there; begin where there is none.")
+@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", help="Default: a GPU where there is one.")
+@click.option(
+    "--workers", type=click.IntRange(0, 256), default=0, help="Processes that make examples ahead. Default: 0."
+)
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of PyTorch. Default: as many as it takes.")
+@format_option
+def train(
+    *,
+    spec: str,
+    params: dict[str, Any],
+    file: str | None,
+    data: str,
+    fetch: bool,
+    output: str,
+    resume: bool,
+    device: str,
+    workers: int,
+    threads: int | None,
+    format: str | None,
+    **flags: Any,
+) -> None:
+    """Train the network of SPEC for a task, and test it.
+
+    Where neither file nor flags say something, the recipe is that of the task's paper, and then the defaults below. The
+    folder gets recipe.yaml, spec.yaml, training.csv,
+    evaluation.csv, tensorboard/, pictures/, checkpoints/ and at the end model.safetensors. A training that was stopped,
+    however hard, goes on with --resume to the same numbers.
+
+    For several processes: torchrun --nproc-per-node 2 -m mgcompile.cli train ...
+    """
+    import torch
+
+    from mgcompile.training.loop import train as run
+    from mgcompile.training.recipe import recipe_for
+    from mgcompile.training.tasks import TASKS
+
+    network = read(spec, params)
+    recipe = recipe_for(_given(file, flags), network.graph)
+    task = TASKS[recipe.task]
+    if fetch:
+        _fetch(task.data_set, recipe.task, data)
+    examples = task.open(Path(data), recipe.settings)
+    if threads:
+        torch.set_num_threads(threads)
+    with training_progress() as watcher:
+        trained = run(
+            network,
+            recipe,
+            examples,
+            output,
+            resume=resume,
+            device=None if device == "auto" else device,
+            workers=workers,
+            watcher=watcher,
+        )
+    if int(os.environ.get("RANK", "0")) == 0:
+        put(_text(network, recipe, trained.test, table_format(format, None), page(None)), None)
+
+
+def _given(file: str | None, flags: Mapping[str, Any]) -> Source:
+    """What a recipe file says, and over it the flags."""
+    from mgcompile.spec.source import source_of_mapping
+    from mgcompile.training.recipe import given_in
+
+    said = {name: value for name, value in flags.items() if value is not None}
+    if file is None:
+        return source_of_mapping(said)
+    source = given_in(file)
+    return dataclasses.replace(source, data={**source.data, **said})
+
+
+def _fetch(data_set: DataSet | None, task: str, folder: str) -> None:
+    from mgcompile.training.fetching import fetch
+
+    if data_set is None:
+        raise click.UsageError(f"the data of {task} cannot be fetched; --data names a folder that has them")
+    with progress_bar() as progress:
+        fetch(data_set, folder, progress=lambda name, done, total: progress(done, total or done, f"fetching {name}"))
+
+
+def _text(network: Spec, recipe: Recipe, test: Evaluation, format: str, look: Mapping[str, Any]) -> str:
+    from mgcompile.analysis.tables import Sheet, as_csv, as_json, as_markdown, as_text
+
+    record: dict[str, str | int | float] = {
+        "network": network.name,
+        "task": recipe.task,
+        "steps": recipe.steps,
+        "split": test.split,
+        "samples": test.samples,
+        "loss": test.loss,
+        **test.metrics,
+    }
+    if format == "json":
+        return as_json(record)
+    if format == "csv":
+        return as_csv(tuple(record), [[str(value) for value in record.values()]])
+    cells: tuple[str | int, ...] = tuple(
+        f"{value:.4g}" if isinstance(value, float) else value for value in record.values()
+    )
+    notes = ("iou and errors in per cent",)
+    sheet = Sheet("", tuple(record), (cells,), notes=notes, left=frozenset({"network", "task", "split"}))
+    return as_markdown([sheet]) if format == "markdown" else as_text([sheet], **look)
