@@ -86,6 +86,9 @@ class Spec:
 
 T = TypeVar("T", bound=Options)
 
+ENOUGH = 1_000
+"""With more mistakes than so many in single layers, how these would fit together is not looked at."""
+
 SpecLike = str | os.PathLike[str] | Mapping[str, Any] | Spec
 """What is taken for a spec: a path, a name of the zoo, a mapping, a `Spec`."""
 
@@ -166,6 +169,8 @@ def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
         problems += fault_problems(item.faults, source, where)
     if too_long := check_length(document, source, overrides):
         raise SpecError([*problems, too_long])
+    if len(problems) > ENOUGH:
+        raise SpecError(problems)
     params, wrong = _params(document, source, overrides)
     if wrong:
         raise SpecError([*problems, *wrong])
