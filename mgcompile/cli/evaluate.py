@@ -1,0 +1,171 @@
+"""The command that says how good a trained network is: evaluate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgcompile.cli.console import command, format_option, output_file, output_option, page, put, say, table_format
+
+if TYPE_CHECKING:
+    import torch
+
+    from mgcompile.training.checkpoint import Subject
+    from mgcompile.training.evaluation import Evaluation
+    from mgcompile.training.tasks import HeldOut
+
+__all__ = ["evaluate_", "png_file", "split_of", "subject_options"]
+
+MOST_SAMPLES = 10_000_000
+MEANINGS: Mapping[str, str] = {
+    "iou": "iou: TP / (TP + FP + FN) of each map that is not empty, at probability 0.5; the mean, in per cent",
+    "error": "error: 100 less the mean of TP / (TP + FN), in per cent",
+    "top1_error": "top1_error: samples whose class is not the first, in per cent",
+    "top5_error": "top5_error: samples whose class is not among the first five, in per cent",
+}
+PICTURES = 16
+
+
+def png_file(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """Refuse before any work what is no name of a PNG file, or cannot be written."""
+    if path is not None and not path.lower().endswith(".png"):
+        raise click.BadParameter(f"{path}: expected a name that ends in .png", ctx, param)
+    return output_file(ctx, param, path)
+
+
+def subject_options(function: Callable[..., None]) -> Callable[..., None]:
+    """MODEL, the task, and where its data are and what they are to be like."""
+    side = click.IntRange(1, 4096)
+    options = (
+        click.argument("model", metavar="MODEL"),
+        click.option("--task", metavar="TASK", help="Default: that of the recipe in the folder of a training."),
+        click.option("--data", metavar="FOLDER", required=True, help="Where the task's data are."),
+        click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True),
+        click.option("--size", type=side, help="Side of the input in pixels. Default: the recipe's, else the paper's."),
+        click.option("--digit", type=click.IntRange(1, 28), help="Side of MNIST's digits, a divisor of 28."),
+        click.option("--resize", type=side, help="Side to which pictures are brought before they are cropped."),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu"]), default="auto", help="Default: a GPU where there is one."
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def split_of(subject: Subject, split: HeldOut) -> int:
+    """How many samples a split has; one without any is refused."""
+    count = subject.data.samples(split)
+    if not count:
+        raise click.UsageError(f"{subject.task} has no {split} set; --split {subject.data.selection}")
+    return count
+
+
+@command(
+    "evaluate",
+    "evaluate runs/spatial --data ~/mnist",
+    "evaluate network.safetensors --task mnist-translation --data ~/mnist --size 24 --digit 7 --pictures answers.png",
+    "evaluate runs/first --data ~/cifar --crops 10 --format json -o figures.json",
+)
+@subject_options
+@click.option("--crops", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Of a picture.")
+@click.option("--samples", type=click.IntRange(1, MOST_SAMPLES), help="The first so many. Default: all.")
+@click.option("--batch", type=click.IntRange(1, 65536), default=64, show_default=True, help="Samples at once.")
+@click.option(
+    "--pictures", metavar="FILE", callback=png_file, help=f"A .png of the first {PICTURES} samples and answers."
+)
+@format_option
+@output_option
+def evaluate_(
+    *,
+    model: str,
+    task: str | None,
+    data: str,
+    split: HeldOut,
+    size: int | None,
+    digit: int | None,
+    resize: int | None,
+    device: str,
+    crops: str,
+    samples: int | None,
+    batch: int,
+    pictures: str | None,
+    format: str | None,
+    output: str | None,
+) -> None:
+    """The loss and the score of a trained network on samples that it was not trained on.
+
+    MODEL is a .safetensors file with its spec in it, or the folder of a training, whose recipe then says what flags do
+    not. Of several crops of a picture the probabilities are averaged.
+    """
+    from accelerate import Accelerator
+
+    from mgcompile.training.checkpoint import open_subject
+    from mgcompile.training.evaluation import evaluate
+
+    accelerator = Accelerator(cpu=device == "cpu")
+    options = {"size": size, "digit": digit, "resize": resize}
+    subject = open_subject(model, data, task=task, options=options, device=accelerator.device)
+    count = min(split_of(subject, split), samples or MOST_SAMPLES)
+    if int(crops) not in subject.data.crops:
+        takes = ", ".join(map(str, subject.data.crops))
+        raise click.BadParameter(f"{subject.task} has no {crops} crops; expected {takes}", param_hint="--crops")
+    found = evaluate(
+        subject.model,
+        subject.data,
+        subject.fit,
+        split,
+        accelerator=accelerator,
+        limit=count,
+        batch=batch,
+        crops=int(crops),
+    )
+    if not accelerator.is_main_process:
+        return
+    if pictures:
+        from mgcompile.drawing import write_file
+
+        write_file(pictures, _picture(subject, split, min(count, PICTURES), int(crops), accelerator.device))
+        say(f"wrote {pictures}")  # standard output is for the figures
+    put(_text(subject, found, int(crops), table_format(format, output), page(output)), output)
+
+
+def _picture(subject: Subject, split: HeldOut, count: int, crops: int, device: torch.device) -> bytes:
+    import numpy as np
+    import torch
+
+    from mgcompile.training.evaluation import answer
+    from mgcompile.training.sheet import as_png, predictions
+
+    examples = subject.data.held_out(split, np.arange(count), crops)
+    with torch.no_grad():
+        outputs, logits = answer(subject.model, examples.to(device), subject.fit)
+    return as_png(predictions(subject.data, examples, outputs, logits=logits))
+
+
+def _text(subject: Subject, found: Evaluation, crops: int, format: str, look: Mapping[str, Any]) -> str:
+    from mgcompile.analysis import tables
+
+    figures = {"loss": found.loss, **found.metrics}
+    record: dict[str, Any] = {
+        "network": subject.spec.graph.name,
+        "task": subject.task,
+        "size": subject.data.size,
+        "split": found.split,
+        "samples": found.samples,
+        **({"crops": crops} if len(subject.data.crops) > 1 else {}),
+    }
+    notes = ["loss: the mean over the samples", *(MEANINGS[name] for name in found.metrics if name in MEANINGS)]
+    if format == "json":
+        numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no nan
+        meanings = dict(note.split(": ", 1) for note in notes)
+        return tables.as_json({"conventions": meanings, **record, **numbers})
+    if format == "csv":
+        return tables.as_csv((*record, *figures), [(*record.values(), *map(str, figures.values()))])
+    shown = (f"{figures[name]:.5g}" if name == "loss" else f"{figures[name]:.2f}" for name in figures)
+    row = (*record.values(), *shown)
+    sheet = tables.Sheet("", (*record, *figures), (row,), tuple(notes), frozenset({"network", "task", "split"}))
+    return tables.as_markdown([sheet]) if format == "markdown" else tables.as_text([sheet], **look)
