@@ -34,15 +34,22 @@ def random_words(counter: Sequence[Words | int], key: tuple[int, int]) -> tuple[
 
 
 def uniform(
-    count: int, seed: int, indices: NDArray[np.int64], *, purpose: int, turn: int = 0, trial: int = 0
+    count: int,
+    seed: int,
+    indices: NDArray[np.int64],
+    *,
+    purpose: int,
+    turn: NDArray[np.int64] | int = 0,
+    trial: int = 0,
 ) -> NDArray[np.float64]:
-    """(n, count) numbers in [0, 1) of 53 bits, a row an index.
+    """(n, count) numbers in [0, 1) of 53 bits, a row an index; `turn` is one, or one an index.
 
     `seed` has 64 bits, `purpose` and `turn` 16 each, `trial` 24; `count` is at most 512.
     """
     blocks = np.arange((count + 1) // 2, dtype=np.uint64)
     index = indices.astype(np.uint64)[:, None]
-    counter = (index & np.uint64(0xFFFFFFFF), index >> np.uint64(32), (purpose << 16) + turn, blocks + (trial << 8))
+    use = np.asarray((purpose << 16) + turn, np.uint64).reshape(-1, 1)
+    counter = (index & np.uint64(0xFFFFFFFF), index >> np.uint64(32), use, blocks + (trial << 8))
     words = random_words(counter, (seed & 0xFFFFFFFF, seed >> 32))
     pairs = [
         ((high >> np.uint64(5)) * np.uint64(1 << 26) + (low >> np.uint64(6))) * 2.0**-53

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgcompile.errors import MgcompileError
 from mgcompile.training.counter import uniform
-from mgcompile.training.warping import shrunk, warped
+from mgcompile.training.warping import Ink, inked, shrunk
 
 __all__ = [
     "OVERLAP",
@@ -223,6 +224,8 @@ def _check(scene: Scene, images: Bytes, labels: Bytes, indices: Integers, *, see
 # --- placing
 
 NUMBER, POSE, PLACE = 0, 1, 2  # what numbers are drawn for
+DRAWS = 1 + 2 * TRIES  # a scale, and the positions that are tried with it
+LOTS = slice(0, 1), slice(1, 4), slice(4, TRIES)  # tried at once: most digits fit at their first position
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,34 +241,28 @@ class _Pose:
     def columns(self) -> tuple[Integers, Doubles, Doubles, Flags]:
         return self.image, self.rotation, self.shear, self.vertical
 
-    def of(self, rows: Integers) -> _Pose:
+    def of(self, rows: Integers | slice) -> _Pose:
         return _Pose(self.image[rows], self.rotation[rows], self.shear[rows], self.vertical[rows])
 
 
 @dataclass(frozen=True, slots=True)
-class _Ink:
-    """The non-zero pixels of some digits, one after the other: whose, where in its square on the canvas, how dark."""
+class _Digits:
+    """Digits, turned and scaled, and the corners (n, tries) where they are tried, an entry each."""
 
-    owner: Integers
-    pixel: Integers
-    value: Floats
-    count: Integers
+    rows: Integers
+    pose: _Pose
+    scale: Doubles
+    square: Integers
+    tops: Integers
+    lefts: Integers
+    ink: Ink
 
-    def of(self, chosen: Flags) -> _Ink:
-        """That of the chosen digits, which are counted anew."""
-        kept = chosen[self.owner]
-        owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
-        return _Ink(owner, self.pixel[kept], self.value[kept], self.count[chosen])
-
-    def fits(self, canvas: Floats, corners: Integers) -> Flags:
-        """(n, tries): whether the digits overlap little enough with what is there, at each of their corners."""
-        ends = np.cumsum(self.count)
-        # The running sums start with a row of zeros: a digit without ink has none on occupied pixels.
-        hits = np.zeros((len(self.pixel) + 1, corners.shape[1]), np.int32)
-        occupied = canvas.take(corners[self.owner] + self.pixel[:, None]) > 0
-        np.cumsum(occupied, axis=0, dtype=np.int32, out=hits[1:])
-        fits: Flags = hits[ends] - hits[ends - self.count] <= OVERLAP * self.count[:, None]
-        return fits
+    def between(self, first: int, last: int) -> _Digits:
+        part, ink = slice(first, last), self.ink.between(first, last)
+        return _Digits(
+            self.rows[part], self.pose.of(part), self.scale[part], self.square[part], self.tops[part],
+            self.lefts[part], ink,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,19 +284,21 @@ class _Chunk:
     def single(self) -> list[Placements]:
         """One digit a sample, and the untransformed one as its target."""
         rows = np.arange(len(self.indices))
-        pose = self._pose(rows, 0)
         draws = self._draws(rows, 0, 0, 3)
-        scale, square, free = self._squares(draws[:, 0])
-        top, left = (free // 2, free // 2) if self.scene.centred else _positions(draws[:, 1:], free)
-        ink = self._ink(pose, square)
-        corner = top * self.side + left
-        self.canvas.reshape(-1)[rows[ink.owner] * self.side**2 + corner[ink.owner] + ink.pixel] = ink.value
+        rows = np.argsort(draws[:, 0])  # so that neighbours are of a like size
+        digits = self._sized(rows, self._pose(rows, 0), draws[rows])
+        pose, square, ink = digits.pose, digits.square, digits.ink
+        middle = (self.side - square) // 2
+        top, left = (middle, middle) if self.scene.centred else (digits.tops[:, 0], digits.lefts[:, 0])
+        corner = rows * self.side**2 + top * self.side + left
+        self.canvas.reshape(-1)[np.repeat(corner, ink.count) + ink.pixel] = ink.value
         margin = (self.side - self.digit) // 2
         centre = slice(margin, margin + self.digit)
-        self.targets[:, 0, centre, centre] = self._digits(pose) >= THRESHOLD
-        self.present[:] = self.targets.any(axis=(2, 3))
+        shown = self._images(pose) >= THRESHOLD
+        self.targets[rows, 0, centre, centre] = shown
+        self.present[rows, 0] = shown.any(axis=(1, 2))
         none = np.zeros_like(rows)
-        return [Placements(self.start + rows, *pose.columns, scale, square, top, left, none, none)]
+        return [Placements(self.start + rows, *pose.columns, digits.scale, square, top, left, none, none)]
 
     def crowd(self) -> list[Placements]:
         """ceil(N(5, 0.5)) digits a sample, one after the other; all samples take their turns together."""
@@ -307,86 +306,87 @@ class _Chunk:
         first, second = self._draws(rows, 0, 0, 2, NUMBER).T
         normal = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
         number = np.maximum(1, np.ceil(5 + 0.5 * normal))
+        # First scales do not depend on what is there: the digits of all turns are made at once.
+        turns, rows = np.nonzero(np.arange(number.max())[:, None] < number)
+        draws = self._draws(rows, turns, 0, DRAWS)
+        order = np.lexsort((draws[:, 0], turns))  # so that neighbours are of a like size
+        rows, draws = rows[order], draws[order]
+        digits = self._sized(rows, self._pose(rows, turns), draws)
         told = []
-        for turn in range(int(number.max())):
-            waiting = rows[number > turn]
-            pose = self._pose(waiting, turn)
+        for turn, (first, last) in enumerate(pairwise([0, *np.cumsum(np.bincount(turns))])):
+            waiting = digits.between(first, last)
             for trial in range(SCALES):
-                done, placed = self._try(waiting, pose, turn, trial)
+                done, placed = self._try(waiting, trial)
                 told.append(placed)
                 left = np.flatnonzero(~done)
                 if not len(left):
                     break
-                waiting, pose = waiting[left], pose.of(left)
+                rows = waiting.rows[left]
+                waiting = self._sized(rows, waiting.pose.of(left), self._draws(rows, turn, trial + 1, DRAWS))
         return told
 
-    def _try(self, rows: Integers, pose: _Pose, turn: int, trial: int) -> tuple[Flags, Placements]:
-        """One scale and its positions for a digit of each of these samples; which of them were placed."""
-        draws = self._draws(rows, turn, trial, 1 + 2 * TRIES)
-        scale, square, free = self._squares(draws[:, 0])
-        tops, lefts = _positions(draws[:, 1:].reshape(-1, TRIES, 2), free[:, None])
-        ink = self._ink(pose, square)
-        corners = rows[:, None] * self.side**2 + tops * self.side + lefts
-        canvas = self.canvas.reshape(-1)
-        # Most digits fit at once; only the others need to look further.
-        fits = np.zeros(corners.shape, np.bool_)
-        fits[:, :1] = ink.fits(canvas, corners[:, :1])
-        again = ~fits[:, 0]
-        fits[again, 1:] = ink.of(again).fits(canvas, corners[again, 1:])
-        done: Flags = fits.max(axis=1)
-        attempt = fits.argmax(axis=1)
-        each, ink = np.arange(len(rows)), ink.of(done)
-        owner = np.flatnonzero(done)[ink.owner]
-        pixel = corners[each, attempt][owner] + ink.pixel
-        canvas[pixel] = np.minimum(canvas[pixel] + ink.value, 1)
-        # Sample and pixel make a place on the canvas; on the targets the class lies between the two.
-        label = self.labels[pose.image].astype(np.int64)
-        ahead = (rows * (self.scene.maps - 1) + label) * self.side**2
-        dark = ink.value >= THRESHOLD
-        self.targets.reshape(-1)[(ahead[owner] + pixel)[dark]] = 1
-        self.present[rows[owner[dark]], label[owner[dark]]] = True
-        top, left, trials = tops[each, attempt], lefts[each, attempt], np.full(len(rows), trial)
-        told = Placements(self.start + rows, *pose.columns, scale, square, top, left, trials, attempt)
-        return done, _chosen(told, np.flatnonzero(done))
+    def _sized(self, rows: Integers, pose: _Pose, draws: Doubles) -> _Digits:
+        """Turned, scaled and rescaled to a maximum of 1; `draws` (n, 1 + 2 tries) are of scales and positions."""
+        low, high = self.scene.scale
+        scale = low + (high - low) * draws[:, 0]
+        square = np.ceil(scale * self.digit).astype(np.int64)
+        # Rows and columns of corners are 0 to the number of free pixels, with equal chances.
+        free = (self.side - square)[:, None]
+        tops, lefts = ((draws[:, first::2] * (free + 1)).astype(np.int64) for first in (1, 2))
+        ink = inked(self._images(pose), square, pose.rotation, pose.shear, pose.vertical, stride=self.side)
+        return _Digits(rows, pose, scale, square, tops, lefts, ink.rescaled())
 
-    def _draws(self, rows: Integers, turn: int, trial: int, count: int, purpose: int = PLACE) -> Doubles:
+    def _try(self, digits: _Digits, trial: int) -> tuple[Flags, Placements]:
+        """One scale and its positions for a digit of each of some samples; which of them were placed."""
+        corners = digits.rows[:, None] * self.side**2 + digits.tops * self.side + digits.lefts
+        done, attempt = np.zeros(len(corners), np.bool_), np.zeros(len(corners), np.int64)
+        for lot in LOTS:
+            still = ~done
+            done[still], attempt[still] = self._fitting(digits.ink.of(still), corners[still], lot)
+            if done.all():
+                break
+        each = np.flatnonzero(done)
+        rows, pose, attempt = digits.rows[each], digits.pose.of(each), attempt[each]
+        self._place(rows, pose.image, corners[each, attempt], digits.ink.of(done))
+        return done, Placements(
+            self.start + rows, *pose.columns, digits.scale[each], digits.square[each], digits.tops[each, attempt],
+            digits.lefts[each, attempt], np.full(len(each), trial), attempt,
+        )  # fmt: skip
+
+    def _fitting(self, ink: Ink, corners: Integers, lot: slice) -> tuple[Flags, Integers]:
+        """Which digits overlap little enough with what is there at one of this lot of corners, and the first such."""
+        ends = np.cumsum(ink.count)
+        places = np.repeat(corners[:, lot].T, ink.count, axis=1) + ink.pixel
+        # The running sums start with a column of zeros: a digit without ink has none on occupied pixels.
+        hits = np.zeros((len(places), len(ink.pixel) + 1), np.int32)
+        np.cumsum(self.canvas.reshape(-1).take(places) > 0, axis=1, dtype=np.int32, out=hits[:, 1:])
+        fits = hits[:, ends] - hits[:, ends - ink.count] <= OVERLAP * ink.count
+        return fits.max(axis=0), lot.start + fits.argmax(axis=0)
+
+    def _place(self, rows: Integers, image: Integers, corner: Integers, ink: Ink) -> None:
+        """Digits at these corners, a pixel of the canvases each; at most one digit a sample."""
+        canvas = self.canvas.reshape(-1)
+        pixel = np.repeat(corner, ink.count) + ink.pixel
+        canvas[pixel] = np.minimum(canvas.take(pixel) + ink.value, 1)
+        # Sample and pixel make a place on the canvas; on the targets the class lies between the two.
+        label = self.labels[image].astype(np.int64)
+        ahead = (rows * (self.scene.maps - 1) + label) * self.side**2
+        pixel += np.repeat(ahead, ink.count)
+        self.targets.reshape(-1)[pixel.take(np.flatnonzero(ink.value >= THRESHOLD))] = 1
+        some = ink.count > 0  # and then one is 1
+        self.present[rows[some], label[some]] = True
+
+    def _draws(self, rows: Integers, turn: Integers | int, trial: int, count: int, purpose: int = PLACE) -> Doubles:
         return uniform(count, self.seed, self.indices[rows], purpose=purpose, turn=turn, trial=trial)
 
-    def _pose(self, rows: Integers, turn: int) -> _Pose:
+    def _pose(self, rows: Integers, turn: Integers | int) -> _Pose:
         which, rotation, shear, axis = self._draws(rows, turn, 0, 4, POSE).T
         count = len(self.images)
         image = (which * count).astype(np.int64) if self.scene.crowded else self.indices[rows] % count
         return _Pose(image, (2 * rotation - 1) * self.scene.rotation, (2 * shear - 1) * self.scene.shear, axis < 0.5)
 
-    def _squares(self, draw: Doubles) -> tuple[Doubles, Integers, Integers]:
-        """Scales, the squares' sides in pixels, and the pixels that are free beside them."""
-        low, high = self.scene.scale
-        scale = low + (high - low) * draw
-        square = np.ceil(scale * self.digit).astype(np.int64)
-        return scale, square, self.side - square
-
-    def _digits(self, pose: _Pose) -> Floats:
+    def _images(self, pose: _Pose) -> Floats:
         return shrunk(self.images[pose.image], self.digit)
-
-    def _ink(self, pose: _Pose, square: Integers) -> _Ink:
-        """The digits, turned and scaled to their squares, and rescaled to a maximum of 1."""
-        dense = warped(self._digits(pose), square, pose.rotation, pose.shear, pose.vertical)
-        count, size, _ = dense.shape
-        largest = dense.reshape(count, -1).max(axis=1)
-        flat = np.flatnonzero(dense)
-        owner, line = flat // (size * size), flat // size
-        pixel = (line - owner * size) * self.side + flat - line * size
-        value = dense.reshape(-1)[flat] / largest[owner]
-        return _Ink(owner, pixel, value, np.bincount(owner, minlength=count))
-
-
-def _positions(draws: Doubles, free: Integers) -> tuple[Integers, Integers]:
-    """Rows and columns of corners from pairs of draws, 0 to `free` with equal chances."""
-    return (draws[..., 0] * (free + 1)).astype(np.int64), (draws[..., 1] * (free + 1)).astype(np.int64)
-
-
-def _chosen(placements: Placements, rows: Integers) -> Placements:
-    return Placements(*(getattr(placements, field.name)[rows] for field in fields(Placements)))
 
 
 def _joined(parts: Sequence[Placements]) -> Placements:
@@ -396,4 +396,5 @@ def _joined(parts: Sequence[Placements]) -> Placements:
         real = np.zeros(0)
         return Placements(none, none, real, real, none > 0, real, none, none, none, none, none)
     columns = [np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Placements)]
-    return _chosen(Placements(*columns), np.argsort(columns[0], kind="stable"))
+    order = np.argsort(columns[0], kind="stable")
+    return Placements(*(column[order] for column in columns))

@@ -114,6 +114,8 @@ def test_numbers_are_uniform_and_of_their_own() -> None:
     correlation = np.corrcoef(columns) - np.eye(len(columns))
     assert np.abs(correlation).max() < 4.5 / math.sqrt(len(indices))  # over 1,128 pairs
     assert (uniform(3, 0, indices, purpose=0) == columns[:3].T).all()
+    several = uniform(3, 0, indices, purpose=0, turn=indices % 2)  # a turn an index
+    assert (several == np.where(indices[:, None] % 2, columns[24:27].T, columns[:3].T)).all()
 
 
 # --- what is drawn
