@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +17,12 @@ import yaml
 import mgcompile
 from mgcompile.graph import verify
 from mgcompile.lowering import ways
+from mgcompile.training import tasks
+from mgcompile.training.files import read_mnist
+from mgcompile.training.loop import train
+from mgcompile.training.recipe import Recipe, recipe_for
+from mgcompile.training.tasks import Settings, base
+from tests.training import made
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,8 +34,12 @@ def fenced(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-SPECS = [pytest.param(text, id=f"{page.name}-{n}") for page in PAGES for n, text in enumerate(fenced(page, "yaml"))]
-COMMANDS = [line for text in fenced(ROOT / "README.md", "sh") for line in text.splitlines() if line.strip()]
+BLOCKS = [pytest.param(text, id=f"{page.name}-{n}") for page in PAGES for n, text in enumerate(fenced(page, "yaml"))]
+SPECS = [block for block in BLOCKS if not block.values[0].startswith("task:")]  # type: ignore[union-attr]
+RECIPES = [block for block in BLOCKS if block not in SPECS]
+LINES = [line for text in fenced(ROOT / "README.md", "sh") for line in text.splitlines() if line.strip()]
+TRAINING = [line for line in LINES if line.split()[1] in ("train", "evaluate", "explain")]
+COMMANDS = [line for line in LINES if line not in TRAINING]
 
 
 @pytest.mark.parametrize("text", SPECS)
@@ -48,6 +59,32 @@ def test_every_spec_shown_is_right(text: str, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yaml"
         path.write_text(spec)
         assert verify(mgcompile.load(path).graph)
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_every_recipe_shown_is_right(text: str) -> None:
+    recipe = recipe_for(yaml.safe_load(text), mgcompile.load("mnist-spatial/r-pmg-20").graph)
+    assert recipe.steps == 1200
+
+
+def test_the_training_of_the_readme_runs(tmp_path: Path) -> None:
+    """On made-up digits, and for two steps."""
+    made.mnist(tmp_path / "mnist")
+    for command in TRAINING:
+        words = shlex.split(command)
+        if words[1] == "train":
+            words += ["--steps", "2", "--batch", "4"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mgcompile.cli", *words[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    for picture in ("answers.png", "saliency.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -87,7 +124,7 @@ def test_the_python_of_the_readme_runs(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", [
     "startup.py --runs 1", "scale.py --layers 10 20 --runs 1", "inference.py --quick", "training.py --quick",
-    "peers.py --quick", "growth.py --quick", "roofline.py --quick", "tasks.py --quick",
+    "peers.py --quick", "growth.py --quick", "roofline.py --quick", "tasks.py --quick", "paper_mnist.py --quick",
 ])  # fmt: skip
 def test_the_benchmarks_of_the_readme_run(script: str) -> None:
     assert f"python benchmarks/{script.split(maxsplit=1)[0]}" in (ROOT / "README.md").read_text()
@@ -126,3 +163,19 @@ def test_the_way_that_contributing_shows_computes_convolutions(monkeypatch: pyte
     assert packed.count("pointwise") > 20
     plain = mgcompile.compile("beyond/densenet-121", seed=0).eval()
     torch.testing.assert_close(found, plain(image), rtol=1e-3, atol=1e-3 * float(found.abs().max()))
+
+
+def test_the_task_that_contributing_shows_is_trained_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = (text for text in fenced(ROOT / "CONTRIBUTING.md", "python") if "class DigitClassesTask" in text)
+    names = {**vars(tasks), **vars(base), "np": np, "torch": torch, "read_mnist": read_mnist, "__name__": __name__}
+    exec("from __future__ import annotations\n" + text, names)
+    task = names["DigitClassesTask"]()
+    monkeypatch.setitem(tasks.TASKS, task.name, task)
+    spec = mgcompile.load(
+        {"input": {"channels": 1, "size": 28}, "layers": [{"conv": {"channels": 8}}, "pool", {"classify": 10}]}
+    )
+    data = task.open(made.mnist(tmp_path / "mnist"), Settings())
+    recipe = Recipe(task=task.name, **{**task.published, "steps": 3})
+    trained = train(spec, recipe, data, tmp_path / "run", device="cpu")
+    assert trained.test.samples == data.samples("test") > 0
+    assert set(trained.test.metrics) == {"top1_error", "top5_error"}

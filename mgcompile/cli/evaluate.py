@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from mgcompile.training.checkpoint import Subject
     from mgcompile.training.evaluation import Evaluation
-    from mgcompile.training.tasks import HeldOut
+    from mgcompile.training.tasks import Data, HeldOut
 
-__all__ = ["evaluate_", "png_file", "split_of", "subject_options"]
+__all__ = ["evaluate_", "evaluation_text", "png_file", "split_of", "subject_options"]
 
 MOST_SAMPLES = 10_000_000
 MEANINGS: Mapping[str, str] = {
@@ -72,11 +72,9 @@ def split_of(subject: Subject, split: HeldOut) -> int:
 )
 @subject_options
 @click.option("--crops", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Of a picture.")
-@click.option("--samples", type=click.IntRange(1, MOST_SAMPLES), help="The first so many. Default: all.")
+@click.option("--samples", type=click.IntRange(1, MOST_SAMPLES), help="So many, at equal distances. Default: all.")
 @click.option("--batch", type=click.IntRange(1, 65536), default=64, show_default=True, help="Samples at once.")
-@click.option(
-    "--pictures", metavar="FILE", callback=png_file, help=f"A .png of the first {PICTURES} samples and answers."
-)
+@click.option("--pictures", metavar="FILE", callback=png_file, help=f"A .png of {PICTURES} samples and answers.")
 @format_option
 @output_option
 def evaluate_(
@@ -130,33 +128,46 @@ def evaluate_(
 
         write_file(pictures, _picture(subject, split, min(count, PICTURES), int(crops), accelerator.device))
         say(f"wrote {pictures}")  # standard output is for the figures
-    put(_text(subject, found, int(crops), table_format(format, output), page(output)), output)
+    text = evaluation_text(
+        subject.spec.graph.name,
+        subject.task,
+        subject.data,
+        found,
+        crops=int(crops),
+        format=table_format(format, output),
+        look=page(output),
+    )
+    put(text, output)
 
 
 def _picture(subject: Subject, split: HeldOut, count: int, crops: int, device: torch.device) -> bytes:
-    import numpy as np
     import torch
 
     from mgcompile.training.evaluation import answer
+    from mgcompile.training.feeding import spread
     from mgcompile.training.sheet import as_png, predictions
 
-    examples = subject.data.held_out(split, np.arange(count), crops)
+    samples = spread(subject.data.samples(split), count)
+    examples = subject.data.held_out(split, samples, crops)
     with torch.no_grad():
         outputs, logits = answer(subject.model, examples.to(device), subject.fit)
     return as_png(predictions(subject.data, examples, outputs, logits=logits))
 
 
-def _text(subject: Subject, found: Evaluation, crops: int, format: str, look: Mapping[str, Any]) -> str:
+def evaluation_text(
+    network: str, task: str, data: Data, found: Evaluation, *, crops: int, format: str, look: Mapping[str, Any]
+) -> str:
+    """What an evaluation found, as a table, JSON, CSV or Markdown."""
     from mgcompile.analysis import tables
 
     figures = {"loss": found.loss, **found.metrics}
     record: dict[str, Any] = {
-        "network": subject.spec.graph.name,
-        "task": subject.task,
-        "size": subject.data.size,
+        "network": network,
+        "task": task,
+        "size": data.size,
         "split": found.split,
         "samples": found.samples,
-        **({"crops": crops} if len(subject.data.crops) > 1 else {}),
+        **({"crops": crops} if len(data.crops) > 1 else {}),
     }
     notes = ["loss: the mean over the samples", *(MEANINGS[name] for name in found.metrics if name in MEANINGS)]
     if format == "json":

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgcompile.cli.console import command, format_option, one_spec, page, put, read, set_option, table_format
+from mgcompile.cli.console import TABLE_FORMATS, command, one_spec, page, put, read, set_option
+from mgcompile.cli.evaluate import evaluation_text
 from mgcompile.cli.progress import progress_bar, training_progress
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from mgcompile.spec import Spec
     from mgcompile.spec.source import Source
-    from mgcompile.training.evaluation import Evaluation
     from mgcompile.training.fetching import DataSet
-    from mgcompile.training.recipe import Recipe
 
 __all__ = ["train"]
 
@@ -87,7 +85,9 @@ def _value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
     "--workers", type=click.IntRange(0, 256), default=0, help="Processes that make examples ahead. Default: 0."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of PyTorch. Default: as many as it takes.")
-@format_option
+@click.option(
+    "--format", type=click.Choice(TABLE_FORMATS), default="table", help="Of the test's figures. Default: table."
+)
 def train(
     *,
     spec: str,
@@ -100,7 +100,7 @@ def train(
     device: str,
     workers: int,
     threads: int | None,
-    format: str | None,
+    format: str,
     **flags: Any,
 ) -> None:
     """Train the network of SPEC for a task, and test it.
@@ -138,7 +138,16 @@ def train(
             watcher=watcher,
         )
     if int(os.environ.get("RANK", "0")) == 0:
-        put(_text(network, recipe, trained.test, table_format(format, None), page(None)), None)
+        text = evaluation_text(
+            network.name,
+            recipe.task,
+            examples,
+            trained.test,
+            crops=1,
+            format=format,
+            look=page(None),
+        )
+        put(text, None)
 
 
 def _given(file: str | None, flags: Mapping[str, Any]) -> Source:
@@ -160,27 +169,3 @@ def _fetch(data_set: DataSet | None, task: str, folder: str) -> None:
         raise click.UsageError(f"the data of {task} cannot be fetched; --data names a folder that has them")
     with progress_bar() as progress:
         fetch(data_set, folder, progress=lambda name, done, total: progress(done, total or done, f"fetching {name}"))
-
-
-def _text(network: Spec, recipe: Recipe, test: Evaluation, format: str, look: Mapping[str, Any]) -> str:
-    from mgcompile.analysis.tables import Sheet, as_csv, as_json, as_markdown, as_text
-
-    record: dict[str, str | int | float] = {
-        "network": network.name,
-        "task": recipe.task,
-        "steps": recipe.steps,
-        "split": test.split,
-        "samples": test.samples,
-        "loss": test.loss,
-        **test.metrics,
-    }
-    if format == "json":
-        return as_json(record)
-    if format == "csv":
-        return as_csv(tuple(record), [[str(value) for value in record.values()]])
-    cells: tuple[str | int, ...] = tuple(
-        f"{value:.4g}" if isinstance(value, float) else value for value in record.values()
-    )
-    notes = ("iou and errors in per cent",)
-    sheet = Sheet("", tuple(record), (cells,), notes=notes, left=frozenset({"network", "task", "split"}))
-    return as_markdown([sheet]) if format == "markdown" else as_text([sheet], **look)

@@ -45,7 +45,7 @@ def evaluate(
     crops: int = 1,
     workers: int = 0,
 ) -> Evaluation:
-    """The model, in evaluation mode, on the first `limit` samples of a split.
+    """The model, in evaluation mode, on `limit` samples of a split, spread over it.
 
     All processes take a part each and all are told the whole. Of several crops of a picture, the probabilities are
     averaged. The loss is rounded to multiples of 2^-32 of a sample's, so that it does not depend on the processes.

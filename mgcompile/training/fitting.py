@@ -37,23 +37,28 @@ def fit(spec: Spec, data: Data, task: str) -> Fit:
     shapes = graph.shapes((data.size, data.size))
     wanted = (data.outputs, data.size, data.size) if data.in_maps else (data.outputs,)
     fitting = [name for name, node in graph.outputs.items() if shapes[node] == wanted]
+    path = "outputs" if "outputs" in spec.source.data else "layers"
     if len(fitting) != 1:
         found = ", ".join(f"{name} {_shown(shapes[node])}" for name, node in graph.outputs.items())
         number = "none of its outputs is" if not fitting else "more than one of its outputs is"
         what = "maps" if data.in_maps else "classes"
         hint = f"; set the number of {what} to {data.outputs}" if not fitting else "; keep one of them under outputs"
-        path = "outputs" if "outputs" in spec.source.data else "layers"
         message = f"{task} takes {_shown(wanted)} of an input of {data.size}x{data.size}; {number}: {found}{hint}"
         raise SpecError([_problem(spec, (path,), message)])
     last = graph[graph.outputs[fitting[0]]].op
-    probabilities = isinstance(last, Activation) and last.function == PROBABILITIES[data.in_maps]
-    return Fit(fitting[0], not probabilities)
+    function = last.function if isinstance(last, Activation) else ""
+    if function == PROBABILITIES[not data.in_maps]:
+        message = (
+            f"{task} takes logits, or what {PROBABILITIES[data.in_maps]} makes of them; the network ends in {function}"
+        )
+        raise SpecError([_problem(spec, (path,), message)])
+    return Fit(fitting[0], logits=function != PROBABILITIES[data.in_maps])
 
 
 def _input_problems(spec: Spec, data: Data, task: str) -> Iterator[Problem]:
     channels = _channels(spec.graph)
     if channels != data.channels:
-        message = f"{task} gives images of {data.channels} channels, the network takes {channels}"
+        message = f"{task} gives images of {_counted(data.channels, 'channel')}, the network takes {channels}"
         yield _problem(spec, ("input", "channels"), f"{message}; set it to {data.channels}")
     else:
         try:
@@ -72,4 +77,8 @@ def _problem(spec: Spec, path: tuple[str, ...], message: str) -> Problem:
 
 
 def _shown(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]} maps of {shape[1]}x{shape[2]}" if len(shape) == 3 else f"{shape[0]} classes"
+    return f"{_counted(shape[0], 'map')} of {shape[1]}x{shape[2]}" if len(shape) == 3 else f"{shape[0]} classes"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -6,29 +6,32 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import fx, nn
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
 
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.lowering.checkpoints import save
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.spec import Spec
-from mgcompile.training.evaluation import Evaluation, evaluate, output, place_of
-from mgcompile.training.feeding import batches
+from mgcompile.training.evaluation import Evaluation, answer, evaluate, output, place_of
+from mgcompile.training.feeding import batches, making, spread
 from mgcompile.training.fitting import Fit, fit
-from mgcompile.training.optimizers import make_optimizer
+from mgcompile.training.optimizers import make_optimizer, named_state
 from mgcompile.training.recipe import Recipe
 from mgcompile.training.records import Records
 from mgcompile.training.runs import MODEL, Run
 from mgcompile.training.schedules import learning_rate
+from mgcompile.training.sheet import predictions
 from mgcompile.training.synchronization import synchronize
 from mgcompile.training.tasks import Data, Examples, HeldOut
 
@@ -82,25 +85,16 @@ def train(
     """
     run = Run(Path(folder))
     fitting = fit(spec, data, recipe.task)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        kwargs_handlers=[
-            # Statistics are the same everywhere; an output that the task does not use may have weights of its own.
-            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=len(spec.graph.outputs) > 1)
-        ],
-    )
+    accelerator = _accelerator(device)
     place = place_of(accelerator)
     share = _share(recipe, place.processes)
     if accelerator.is_main_process:
         run.begin(spec, recipe, resume=resume)
     accelerator.wait_for_everyone()
-    model = _model(spec, recipe, accelerator)
-    optimizer = make_optimizer(recipe, model)
-    done = _done(run, accelerator)
-    if done:
-        run.load(done, spec, model, optimizer)
+    model, optimizer, done = _prepared(run, spec, recipe, accelerator)
     parallel = accelerator.prepare_model(model) if place.processes > 1 else model
-    records = Records(run, tuple(data.empty_score().metrics), start=done) if accelerator.is_main_process else None
+    metrics = tuple(data.empty_score().metrics)
+    records = Records(run, metrics, start=done, steps=recipe.steps) if accelerator.is_main_process else None
     told = watcher if accelerator.is_main_process else None
     if told:
         told.started(done, recipe, run.folder)
@@ -111,11 +105,13 @@ def train(
         )
         if records:
             records.evaluated(step, split, found.samples, found.loss, found.metrics)
+            if recipe.pictures:
+                records.picture(step, _picture(model, data, fitting, recipe.pictures, accelerator))
         if told:
             told.evaluated(step, found)
         return found
 
-    try:
+    with records or nullcontext(), making():
         for index, parts in batches(data, recipe, place, start=done, workers=workers):
             step, lr = index + 1, learning_rate(recipe, index)
             for group in optimizer.param_groups:
@@ -138,16 +134,13 @@ def train(
             last = step == recipe.steps
             if step % recipe.evaluate_every == 0 and not last:
                 judge(step, data.selection, recipe.evaluate_samples)
-            if (step % recipe.checkpoint_every == 0 or last) and accelerator.is_main_process:
-                if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
-                    raise _diverged(run, step, "a weight is not finite")
+            if records and (step % recipe.checkpoint_every == 0 or last):
+                _check_finite(run, step, {**model.state_dict(), **named_state(optimizer, model)})
+                records.keep()
                 run.save(step, model, optimizer, recipe.keep)
         test = judge(recipe.steps, "test", data.samples("test"))
         if accelerator.is_main_process:
             save(model, run.folder / MODEL)
-    finally:
-        if records:
-            records.close()
     return Trained(model.eval(), test)
 
 
@@ -179,10 +172,39 @@ def _update(
     return float(total)
 
 
+def _picture(model: nn.Module, data: Data, fitting: Fit, count: int, accelerator: Accelerator) -> NDArray[np.uint8]:
+    """What the network answers to some of the samples that it is watched on."""
+    examples = data.held_out(data.selection, spread(data.samples(data.selection), count))
+    model.eval()
+    with torch.no_grad():
+        outputs, logits = answer(model, examples.to(accelerator.device), fitting)
+    model.train()
+    return predictions(data, examples, outputs.cpu(), logits=logits)
+
+
 def _seed(*parts: int) -> int:
     """What dropout draws from in one pass: nothing has to be kept of a generator for a training to go on."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _accelerator(device: str | None) -> Accelerator:
+    # Statistics are the same everywhere. Weights may reach no output, as those of a grid that is dropped; where one
+    # looks for them, gradients are also summed in one order from the first step on, resumed or not.
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    return Accelerator(cpu=device == "cpu", kwargs_handlers=[parallel])
+
+
+def _prepared(
+    run: Run, spec: Spec, recipe: Recipe, accelerator: Accelerator
+) -> tuple[fx.GraphModule, torch.optim.Optimizer, int]:
+    """The model and the optimiser as the last checkpoint has them, and how many steps are done."""
+    model = _model(spec, recipe, accelerator)
+    optimizer = make_optimizer(recipe, model)
+    done = _done(run, accelerator)
+    if done:
+        run.load(done, spec, model, optimizer)
+    return model, optimizer, done
 
 
 def _model(spec: Spec, recipe: Recipe, accelerator: Accelerator) -> fx.GraphModule:
@@ -221,6 +243,13 @@ def _done(run: Run, accelerator: Accelerator) -> int:
                 "be on a disk that all of them see"
             )
     return done
+
+
+def _check_finite(run: Run, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Raises `Diverged` for what must not come into a checkpoint."""
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise _diverged(run, step, f"{name} is not finite")
 
 
 def _diverged(run: Run, step: int, reason: str) -> Diverged:

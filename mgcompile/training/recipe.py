@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from mgcompile.errors import Problem, SpecError
 from mgcompile.graph import Graph
@@ -27,6 +29,12 @@ MOST = 2**31 - 1
 
 def _fixed(option: Option) -> Fixed:
     return Fixed(option.check, option.schema)
+
+
+def _task(value: Any) -> str:
+    if not isinstance(value, str) or value not in TASKS:  # those that are registered by now
+        raise wrong(f"one of {', '.join(TASKS)}", value)
+    return value
 
 
 def _truth(value: Any) -> bool:
@@ -55,7 +63,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
-    task: Annotated[str, _fixed(choice(*TASKS))] = Field(description="What it is trained for.")
+    task: Annotated[str, Fixed(_task, {"type": "string"})] = Field(description="What it is trained for.")
     seed: Annotated[int, _fixed(integer(0, 2**63 - 1))] = Field(0, description="Of weights, order and augmentation.")
 
     steps: Count = Field(description="Updates of the weights.")
@@ -93,7 +101,9 @@ class Recipe(BaseModel):
     torch_compile: Truth = Field(False, description="Run it through torch.compile.")
 
     evaluate_every: Count = Field(1_000, description="Steps between evaluations, each with a picture.")
-    evaluate_samples: Count = Field(1_000, description="Held-out samples at most, of those evaluations.")
+    evaluate_samples: Count = Field(
+        1_000, description="Held-out samples at most, of those evaluations; at equal distances."
+    )
     checkpoint_every: Count = Field(1_000, description="Steps between checkpoints.")
     keep: Annotated[int, _fixed(integer(1, 1_000_000))] = Field(2, description="Checkpoints that are kept, the last.")
     pictures: Annotated[int, _fixed(integer(0, 64))] = Field(8, description="Held-out samples on a picture.")
@@ -101,7 +111,8 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _whole_parts(self) -> Recipe:
         if self.batch % self.accumulate:
-            raise ValueError(f"a batch of {self.batch} cannot be computed in {self.accumulate} equal parts")
+            message = "a batch of {batch} cannot be computed in {accumulate} equal parts"
+            raise PydanticCustomError("parts", message, {"batch": self.batch, "accumulate": self.accumulate})
         return self
 
     @property
@@ -122,8 +133,9 @@ def recipe_for(given: Source | Mapping[str, Any], graph: Graph) -> Recipe:
     """
     source = given if isinstance(given, Source) else source_of_mapping(given)
     data = source.data
-    task = TASKS.get(data.get("task", ""))  # another is refused below
-    published: dict[str, Any] = {}
+    name = data.get("task")
+    task = TASKS.get(name) if isinstance(name, str) else None  # what is no task is refused below
+    published: dict[str, Any] = {"steps": 1}  # without a task that is known, no more is to be said of them
     if task is not None:
         residual = any(isinstance(node.op, Sum) for node in graph)
         published = {"schedule": "step" if residual else "exponential", **task.published}
@@ -161,4 +173,8 @@ def problem_with(field: str, value: Any) -> str:
 
 def given_in(path: str | os.PathLike[str]) -> Source:
     """What a recipe file says. Raises `SpecError`."""
-    return read_source(path)
+    try:
+        return read_source(path)
+    except SpecError as error:
+        told = [replace(problem, message=problem.message.replace("`layers`", "`steps`")) for problem in error.errors]
+        raise SpecError(told) from None

@@ -24,10 +24,10 @@ from mgcompile.spec.source import read_source
 from mgcompile.training.optimizers import load_state, named_state
 from mgcompile.training.recipe import Recipe
 
-__all__ = ["MODEL", "Run", "writing"]
+__all__ = ["MODEL", "PICTURES", "Run", "writing"]
 
 MODEL, STATE = "model.safetensors", "optimizer.safetensors"
-RECIPE, SPEC, CHECKPOINTS = "recipe.yaml", "spec.yaml", "checkpoints"
+RECIPE, SPEC, CHECKPOINTS, PICTURES = "recipe.yaml", "spec.yaml", "checkpoints", "pictures"
 FREE = frozenset({"keep", "checkpoint_every"})
 """What may differ when a training goes on: nothing that is computed depends on it."""
 
@@ -59,14 +59,22 @@ class Run:
             if not resume:
                 raise InputError(f"{self.folder}: holds a training already; --resume goes on with it")
             self._compare(spec, recipe)
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and not self._is_free():
             raise InputError(f"{self.folder}: is there and holds no training; expected a new or an empty folder")
         with writing(self.folder):
             (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-            for draft in (self.folder / CHECKPOINTS).glob(".*"):  # of a training that was killed
-                shutil.rmtree(draft)
+            for name in ("", CHECKPOINTS, PICTURES):
+                for draft in filter(_is_draft, (self.folder / name).glob(".*")):  # of a training that was killed
+                    shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
         self.write(SPEC, spec.to_yaml().encode())
         self.write(RECIPE, recipe.to_yaml().encode())  # the last: with it the folder holds a training
+
+    def _is_free(self) -> bool:
+        """Whether nothing is in the folder but what is left of a training that stopped before its first step."""
+        if not self.folder.is_dir():
+            return False
+        left = [path for path in self.folder.iterdir() if path.name not in (SPEC, CHECKPOINTS) and not _is_draft(path)]
+        return not left and not self.steps()
 
     def _compare(self, spec: Spec, recipe: Recipe) -> None:
         theirs = read_source(self.folder / RECIPE).data
@@ -76,7 +84,7 @@ class Run:
             told = ", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ)
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
         with suppress(OSError):
-            self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8"), spec, self.folder)
+            self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8", errors="replace"), spec, self.folder)
 
     @staticmethod
     def _compare_specs(theirs: str, spec: Spec, where: Path) -> None:
@@ -89,7 +97,7 @@ class Run:
     def write(self, name: str, data: bytes) -> Path:
         """Write a file of the folder whole, and see it on the disk. Raises `MgcompileError`."""
         target = self.folder / name
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        draft = _draft(target)
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -118,7 +126,7 @@ class Run:
         The checkpoint is there as a whole or not at all, and those before it stay until it is. Raises `MgcompileError`.
         """
         target = self.checkpoint(step)
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        draft = _draft(target)
         try:
             with writing(target):
                 draft.mkdir()
@@ -141,12 +149,30 @@ class Run:
     def load(self, step: int, spec: Spec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Bring model and optimiser to where they were after `step` steps. Raises `MgcompileError`."""
         folder = self.checkpoint(step)
-        text, weights = read_checkpoint(folder / MODEL)
-        if text is not None:
-            self._compare_specs(text, spec, folder / MODEL)
-        state: dict[str, Tensor] = read_checkpoint(folder / STATE)[1]
-        load_weights(model, weights)
-        load_state(optimizer, model, state)
+        try:
+            text, weights = read_checkpoint(folder / MODEL)
+            if text is not None:
+                self._compare_specs(text, spec, folder / MODEL)
+            state: dict[str, Tensor] = read_checkpoint(folder / STATE)[1]
+            load_weights(model, weights)
+            load_state(optimizer, model, state)
+        except InputError:
+            raise
+        except MgcompileError as error:
+            before = self.steps()[: self.steps().index(step)]
+            advice = f"--resume goes on after step {before[-1]:,}" if before else "--resume begins again"
+            raise MgcompileError(
+                f"{folder}: is no checkpoint of this training: {error}; without it {advice}"
+            ) from error
+
+
+def _draft(target: Path) -> Path:
+    """A new name beside the target, by which it is known that it was never whole."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+
+
+def _is_draft(path: Path) -> bool:
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}", path.name) is not None
 
 
 def _on_disk(path: Path) -> None:

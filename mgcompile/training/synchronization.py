@@ -43,7 +43,7 @@ def _normalized(norm: nn.BatchNorm1d | nn.BatchNorm2d, value: Tensor) -> Tensor:
     axes = [axis for axis in range(value.ndim) if axis != 1]
     shape = [-1 if axis == 1 else 1 for axis in range(value.ndim)]
     count = dist.get_world_size() * value.numel() // value.shape[1]
-    single = value.float()
+    single = value if value.dtype == torch.float64 else value.float()
     # The mean first: a mean of squares less a squared mean would lose digits.
     mean = _sum(single.sum(axes)) / count
     centred = single - mean.view(shape)
