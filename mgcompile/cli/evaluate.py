@@ -13,8 +13,8 @@ from mgcompile.cli.console import command, format_option, output_file, output_op
 if TYPE_CHECKING:
     import torch
 
-    from mgcompile.training.checkpoint import Subject
     from mgcompile.training.evaluation import Evaluation
+    from mgcompile.training.subject import Subject
     from mgcompile.training.tasks import Data, HeldOut
 
 __all__ = ["evaluate_", "evaluation_text", "png_file", "split_of", "subject_options"]
@@ -101,8 +101,8 @@ def evaluate_(
     """
     from accelerate import Accelerator
 
-    from mgcompile.training.checkpoint import open_subject
     from mgcompile.training.evaluation import evaluate
+    from mgcompile.training.subject import open_subject
 
     accelerator = Accelerator(cpu=device == "cpu")
     options = {"size": size, "digit": digit, "resize": resize}

@@ -15,8 +15,8 @@ from mgcompile.cli.progress import Progress, progress_bar
 if TYPE_CHECKING:
     import torch
 
-    from mgcompile.training.checkpoint import Subject
     from mgcompile.training.saliency import Explained
+    from mgcompile.training.subject import Subject
     from mgcompile.training.tasks import HeldOut
 
 __all__ = ["explain"]
@@ -86,8 +86,8 @@ def explain(
         raise click.UsageError("say --saliency; it is the only explanation that there is")
     import torch
 
-    from mgcompile.training.checkpoint import open_subject
     from mgcompile.training.saliency import saliency_plot
+    from mgcompile.training.subject import open_subject
     from mgcompile.training.tasks import ClassData
 
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")

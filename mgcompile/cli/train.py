@@ -39,6 +39,10 @@ class _Train(click.Command):
 def _flag(name: str, field: FieldInfo) -> click.Option:
     default = field.get_default()
     told = field.description or ""
+    if name == "task":
+        from mgcompile.training.tasks import TASKS
+
+        told += f" One of {', '.join(TASKS)}."
     if not field.is_required() and default is not None:
         told += f" Default: {_shown(default)}."
     metavar = {"task": "TASK", "seed": "N"}.get(name, "VALUE")
@@ -122,7 +126,7 @@ def train(
     recipe = recipe_for(_given(file, flags), network.graph)
     task = TASKS[recipe.task]
     if fetch:
-        _fetch(task.data_set, recipe.task, data)
+        _fetch(task.data_set, recipe.task, data, on_cpu=device == "cpu")
     examples = task.open(Path(data), recipe.settings)
     if threads:
         torch.set_num_threads(threads)
@@ -162,10 +166,12 @@ def _given(file: str | None, flags: Mapping[str, Any]) -> Source:
     return dataclasses.replace(source, data={**source.data, **said})
 
 
-def _fetch(data_set: DataSet | None, task: str, folder: str) -> None:
+def _fetch(data_set: DataSet | None, task: str, folder: str, *, on_cpu: bool) -> None:
+    from accelerate import PartialState
+
     from mgcompile.training.fetching import fetch
 
     if data_set is None:
         raise click.UsageError(f"the data of {task} cannot be fetched; --data names a folder that has them")
-    with progress_bar() as progress:
+    with PartialState(cpu=on_cpu).main_process_first(), progress_bar() as progress:
         fetch(data_set, folder, progress=lambda name, done, total: progress(done, total or done, f"fetching {name}"))

@@ -1,4 +1,4 @@
-"""The paper's claim at its smallest: a progressive multigrid network brings a figure to the centre, a single grid does not."""
+"""The paper's claim at its smallest: a growing pyramid brings a figure to the centre, a single grid does not."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Scenes(MapData):
 class DigitTask(Task):
     """A task of scenes: so many to train on, to watch a training by, and to test with."""
 
-    scene: Scene
+    name: str
     about: str
     train: int
     validation: int
@@ -87,19 +87,15 @@ class DigitTask(Task):
     published = PUBLISHED
     data_set: DataSet | None = "mnist"
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.scene.name
-
     def open(self, folder: Path, settings: Settings) -> Scenes:
         counts = {"train": settings.samples or self.train, "validation": self.validation, "test": self.test}
-        return Scenes(self.scene, counts, folder, settings)
+        return Scenes(SCENES[self.name], counts, folder, settings)
 
 
 DIGIT_TASKS = (
-    DigitTask(SCENES["mnist-seg"], "segment about five digits into ten maps", 10_000, 1_000, 1_000),
+    DigitTask("mnist-seg", "segment about five digits into ten maps", 10_000, 1_000, 1_000),
     *(
-        DigitTask(SCENES[f"mnist-{kind}"], about, 60_000, 0, 10_000)
+        DigitTask(f"mnist-{kind}", about, 60_000, 0, 10_000)
         for kind, about in (
             ("spatial", "undo rotation, shear, scale and translation of a digit"),
             ("rotation", "undo the rotation of a digit"),
