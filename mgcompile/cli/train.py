@@ -116,8 +116,7 @@ def train(
 
     For several processes: torchrun --nproc-per-node 2 -m mgcompile.cli train ...
     """
-    import torch
-
+    from mgcompile.lowering.machine import threads as using
     from mgcompile.training.loop import train as run
     from mgcompile.training.recipe import recipe_for
     from mgcompile.training.tasks import TASKS
@@ -128,9 +127,7 @@ def train(
     if fetch:
         _fetch(task.data_set, recipe.task, data, on_cpu=device == "cpu")
     examples = task.open(Path(data), recipe.settings)
-    if threads:
-        torch.set_num_threads(threads)
-    with training_progress() as watcher:
+    with using(threads), training_progress() as watcher:
         trained = run(
             network,
             recipe,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -95,8 +94,9 @@ def tune(
     if networks:
         from mgcompile.lowering import tuning
         from mgcompile.lowering.machine import machine
+        from mgcompile.lowering.machine import threads as using
 
-        with _threads(threads), progress_bar() as progress:
+        with using(threads), progress_bar() as progress:
             kept = tuning.cache_file()
             if forget:
                 kept.unlink(missing_ok=True)
@@ -152,19 +152,6 @@ def _tuned(
 
 def _module_calls(model: fx.GraphModule) -> Iterator[fx.Node]:
     return (node for node in model.graph.nodes if node.op == "call_module")
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """So many threads of PyTorch, if a number is given, and then as many as before."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _text(rows: Sequence[_Row], place: Mapping[str, str | None], format: str, look: Mapping[str, Any]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
 
-__all__ = ["CACHE", "cache_folder", "machine", "processor", "processor_features"]
+__all__ = ["CACHE", "cache_folder", "machine", "processor", "processor_features", "threads"]
 
 CACHE = "MGCOMPILE_CACHE"
 """The environment variable that names the folder of the cache."""
@@ -50,3 +52,14 @@ def cache_folder() -> Path:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = str(Path(base) / "mgcompile")
     return Path(folder)
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """So many threads of PyTorch, if a number is given, and then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,7 +16,7 @@ from mgcompile import api
 from mgcompile.analysis import audit_graph
 from mgcompile.errors import MgcompileError
 from mgcompile.graph.types import Shape, Size
-from mgcompile.lowering.machine import processor
+from mgcompile.lowering.machine import processor, threads
 from mgcompile.measuring.memory import peak_bytes, resident_bytes
 from mgcompile.measuring.peak import convolution_peak
 from mgcompile.measuring.timing import Call, Timing, interleaved
@@ -177,7 +177,7 @@ def measure(
     """
     ways, named = candidates(options), list(specs)
     total = len(named) * len(ways) * (1 + options.warmup + options.runs)
-    with _threads(options.threads):
+    with threads(options.threads):
         prepared: list[_Prepared] = []
         for number, (name, spec) in enumerate(named):
             with report(name):
@@ -289,13 +289,3 @@ def _refused() -> Iterator[None]:
     except (RuntimeError, ValueError, MemoryError) as error:
         lines = str(error).strip().splitlines()
         raise MgcompileError(lines[0] if lines else type(error).__name__) from error
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,8 +11,7 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,7 @@ from mgcompile.analysis.machine import Curve, Machine, Precision, Rate, machine_
 from mgcompile.errors import MgcompileError
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.lowering.machine import cache_folder, processor, processor_features
+from mgcompile.lowering.machine import threads as using
 from mgcompile.measuring.peak import convolution_peak
 from mgcompile.measuring.probes import PROBES, Probe, work
 from mgcompile.measuring.timing import Call
@@ -80,7 +80,7 @@ def measure_machine(
     Takes a few seconds; `seconds` are those for each of the small networks, by the `clock`. With `keep` the result is
     kept on disk; a folder that cannot be written is no error.
     """
-    with _threads(threads), torch.inference_mode():
+    with using(threads), torch.inference_mode():
         total = len(PROBES) + 1
         progress(0, total, "fastest convolution")
         peak = convolution_peak(precision)
@@ -197,13 +197,3 @@ def _keep(machine: Machine) -> None:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
