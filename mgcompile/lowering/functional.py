@@ -23,6 +23,8 @@ __all__ = [
 
 IN_PLACE = ("relu", "leaky_relu")
 """Activations whose gradient needs the output alone."""
+PROBABILITIES = ("sigmoid", "softmax")
+HALF = (torch.bfloat16, torch.float16)
 
 
 def is_traced() -> bool:
@@ -80,6 +82,8 @@ def activate(x: torch.Tensor, act: str, options: dict[str, float]) -> torch.Tens
     if not act:
         return x
     function = getattr(F, act)
+    if act in PROBABILITIES and x.dtype in HALF:
+        x = x.float()  # in half, a sigmoid is 1 from 6 on, and has no gradient there
     if act in IN_PLACE:
         output: torch.Tensor = function(x, inplace=True, **options)
         return output

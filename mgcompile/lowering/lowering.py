@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, Node
-from mgcompile.graph.ops import Input
+from mgcompile.graph.ops import Input, Kind
 from mgcompile.lowering import kernels
 from mgcompile.lowering.plans import planned
 
@@ -43,6 +43,9 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_p
             else:
                 module = node.op.module(*types)
             if module is None:
+                if autocast is not None and node.op.kind is Kind.ACT and node.name in graph.outputs.values():
+                    # In single precision: in half, a sigmoid is 1 from 6 on, and has no gradient there.
+                    args = tuple(code.call_method("float", (arg,)) for arg in args)
                 values[node.name] = node.op.emit(code, args, *types)
             else:
                 modules.add(node, module)

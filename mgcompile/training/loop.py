@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def train(
         run.begin(spec, recipe, resume=resume)
     accelerator.wait_for_everyone()
     model, optimizer, done = _prepared(run, spec, recipe, accelerator)
-    parallel = accelerator.prepare_model(model) if place.processes > 1 else model
+    parallel = _parallel(model, accelerator)
     metrics = tuple(data.empty_score().metrics)
     records = Records(run, metrics, start=done, steps=recipe.steps) if accelerator.is_main_process else None
     told = watcher if accelerator.is_main_process else None
@@ -193,6 +194,16 @@ def _accelerator(device: str | None) -> Accelerator:
     # looks for them, gradients are also summed in one order from the first step on, resumed or not.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     return Accelerator(cpu=device == "cpu", kwargs_handlers=[parallel])
+
+
+def _parallel(model: fx.GraphModule, accelerator: Accelerator) -> nn.Module:
+    """The model with gradients that are averaged over the processes."""
+    if accelerator.num_processes == 1:
+        return model
+    with warnings.catch_warnings():  # PyTorch renames broadcast_buffers; older ones do not know the new name
+        warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+        parallel: nn.Module = accelerator.prepare_model(model)
+    return parallel
 
 
 def _prepared(

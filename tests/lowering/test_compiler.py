@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from mgcompile.graph import Graph, GraphError
-from mgcompile.graph.ops import BatchNorm, Conv, Input, Pool, Resize, Sum
+from mgcompile.graph.ops import Activation, BatchNorm, Conv, Input, Pool, Resize, Sum
 from mgcompile.lowering.compiler import compile_graph
 
 from .graphs import node
@@ -111,3 +111,24 @@ class TestTorchCompile:
         twin = copy.deepcopy(model)
         assert torch.equal(twin(x), before)
         assert twin.meta["mgcompile"]["spec"] == "text"
+
+
+@pytest.mark.parametrize("optimize", [None, "training"])
+@pytest.mark.parametrize("function", ["sigmoid", "softmax"])
+def test_probabilities_are_in_single_precision(function, optimize):
+    """In bfloat16 a sigmoid of 8 would be 1, its loss cut off, its gradient zero."""
+    nodes = [
+        node("input", Input(1)),
+        node("scores", Conv(2, (1, 1)), "input"),
+        node("answer", Activation(function), "scores"),
+    ]
+    net = Graph("net", nodes, {"answer": "answer"}, size=(2, 2))
+    model = compile_graph(net, precision="bf16", optimize=optimize)
+    scores = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    with torch.no_grad():
+        scores.weight.copy_(torch.tensor([4.0, -4.0])[:, None, None, None])
+    answers = model(torch.full((1, 1, 2, 2), 2.0))
+    assert answers.dtype == torch.float32
+    assert 0.999 < answers[0, 0, 0, 0] < 1
+    answers[0, 0].sum().backward()
+    assert (scores.weight.grad[0] > 0).all()

@@ -1,0 +1,163 @@
+"""Whether a network fits a task: every paper's spec does, and every misfit is told with its place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import mgcompile
+from mgcompile.errors import SpecError
+from mgcompile.spec import parse_spec, zoo_names
+from mgcompile.training.fitting import Fit, fit
+from mgcompile.training.tasks import ClassData, Data, MapData
+
+
+def maps(channels: int = 1, size: int = 64, outputs: int = 10) -> Data:
+    """Data whose targets are maps; only what they look like."""
+    return made(MapData, channels, size, outputs)
+
+
+def classes(channels: int = 3, size: int = 32, outputs: int = 10) -> Data:
+    return made(ClassData, channels, size, outputs)
+
+
+def made(kind: type[Data], channels: int, size: int, outputs: int) -> Data:
+    stub = type("Stub", (kind,), {"channels": channels, "size": size, "outputs": outputs})
+    stub.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    return stub()
+
+
+DATA = {
+    "mnist-seg": maps(),
+    "mnist-spatial": maps(outputs=1),
+    "cifar100": classes(outputs=100),
+    "imagenet": classes(size=224, outputs=1000),
+}
+PAPER = [name for name in zoo_names() if name.split("/")[0] in DATA]
+
+
+def test_there_are_forty_specs_of_the_paper() -> None:
+    assert len(PAPER) == 40
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_spec_of_the_paper_fits_its_task(name: str) -> None:
+    task = name.split("/", maxsplit=1)[0]
+    spec = mgcompile.load(name)
+    found = fit(spec, DATA[task], task)
+    assert found.logits != task.startswith("mnist")  # those have a sigmoid at the end
+    assert found.output in spec.graph.outputs
+
+
+def test_a_network_of_another_size_serves_what_the_data_have() -> None:
+    spec = mgcompile.load("mnist-seg/pmg-11", params={"width": 8})
+    assert fit(spec, maps(size=24), "mnist-seg") == fit(spec, maps(), "mnist-seg")
+
+
+HEAD = "name: n\ninput:\n  channels: {channels}\n  size: {size}\n"
+
+
+def spec_of(layers: str, channels: int = 1, size: int = 16) -> mgcompile.Spec:
+    return parse_spec(HEAD.format(channels=channels, size=size) + layers, "net.yaml")
+
+
+@pytest.mark.parametrize(
+    ("end", "data", "logits"),
+    [
+        ("  - act: sigmoid\n", maps(outputs=2), False),
+        ("  - act: relu\n", maps(outputs=2), True),
+        ("", maps(outputs=2), True),
+        ("  - classify: 5\n", classes(1, outputs=5), True),
+        ("  - classify: 5\n  - act: softmax\n", classes(1, outputs=5), False),
+        ("  - classify: 5\n  - act: tanh\n", classes(1, outputs=5), True),
+    ],
+)
+def test_what_a_network_ends_in_says_whether_it_returns_logits(end: str, data: Data, logits: bool) -> None:
+    found = fit(spec_of(f"layers:\n  - conv: {{channels: 2, act: none}}\n{end}"), data, "task")
+    assert isinstance(found, Fit)
+    assert found.logits is logits
+
+
+CONV = "layers:\n  - conv: {channels: 2}\n"
+PYRAMID = "layers:\n  - pyramid: 2\n  - id: a\n    conv: {channels: 2}\n  - id: b\n    conv: {channels: [2, 4]}\n"
+
+MISFITS = {
+    "channels": (
+        spec_of(CONV, channels=3),
+        maps(1, 16, 2),
+        r"net\.yaml:3:13: input\.channels: t gives images of 1 channel, the network takes 3; set it to 1",
+    ),
+    "maps": (
+        spec_of(CONV),
+        maps(1, 16, 10),
+        r"net\.yaml:6:3: layers: t takes 10 maps of 16x16 of an input of 16x16; none of its outputs is: "
+        r"\w+ 2 maps of 16x16; set the number of maps to 10",
+    ),
+    "halved": (
+        spec_of(CONV + "  - pool\n"),
+        maps(1, 16, 2),
+        r"net\.yaml:6:3: layers: t takes 2 maps of 16x16 of an input of 16x16; none of its outputs is: "
+        r"\w+ 2 maps of 8x8; .*",
+    ),
+    "classes": (
+        spec_of(CONV + "  - classify: 5\n"),
+        classes(1, 16, 10),
+        r"net\.yaml:6:3: layers: t takes 10 classes of an input of 16x16; none of its outputs is: \w+ 5 classes; "
+        r"set the number of classes to 10",
+    ),
+    "maps for classes": (
+        spec_of(CONV),
+        classes(1, 16, 10),
+        r"net\.yaml:6:3: layers: .*none of its outputs is: \w+ 2 maps of 16x16; set the number of classes to 10",
+    ),
+    "too small": (
+        spec_of("layers:\n  - conv: {channels: 2, kernel: 5, padding: 0}\n", size=16),
+        maps(1, 4, 2),
+        r"net\.yaml:4:9: input\.size: t gives images of 4x4: .+",
+    ),
+    "two that fit": (
+        spec_of(PYRAMID + "  - drop: coarsest\noutputs: {one: a, two: b}\n"),
+        maps(1, 16, 2),
+        r"net\.yaml:\d+:\d+: outputs: t takes 2 maps of 16x16 of an input of 16x16; more than one of its outputs is: "
+        r".+; keep one of them under outputs",
+    ),
+    "softmax over maps": (
+        spec_of(CONV + "  - act: softmax\n"),
+        maps(1, 16, 2),
+        r"net\.yaml:6:3: layers: t takes logits, or what sigmoid makes of them; the network ends in softmax",
+    ),
+    "sigmoid of classes": (
+        spec_of(CONV + "  - classify: 5\n  - act: sigmoid\n"),
+        classes(1, 16, 5),
+        r"net\.yaml:6:3: layers: t takes logits, or what softmax makes of them; the network ends in sigmoid",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_misfit_is_told_with_its_place(case: str) -> None:
+    spec, data, said = MISFITS[case]
+    with pytest.raises(SpecError) as caught:
+        fit(spec, data, "t")
+    assert re.fullmatch(said, str(caught.value)), str(caught.value)
+
+
+def test_of_several_outputs_the_one_that_fits_is_taken() -> None:
+    pyramid = spec_of(PYRAMID)  # a pyramid's grids are its outputs
+    names = list(pyramid.graph.outputs)
+    assert len(names) == 2
+    assert fit(pyramid, maps(1, 16, 2), "t").output == names[0]
+    with pytest.raises(
+        SpecError, match=r"none of its outputs is: .* 2 maps of 16x16, .* 4 maps of 8x8; set the number"
+    ):
+        fit(pyramid, maps(1, 16, 3), "t")
+
+
+def test_a_file_is_named_as_it_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(HEAD.format(channels=2, size=16) + CONV, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        fit(mgcompile.load(file), maps(1, 16, 2), "t")
+    assert str(caught.value).startswith(f"{file}:3:13: input.channels: ")
