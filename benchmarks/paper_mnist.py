@@ -58,6 +58,7 @@ class Part:
 
 
 BUDGET = {"batch": 16, "schedule": "one-cycle", "lr": 0.2, "digit": 14, "evaluate_samples": 200, "evaluate_every": 300}
+QUICK = {"steps": 3, "batch": 4, "size": 32, "evaluate_every": 2, "evaluate_samples": 4, "test_samples": 4}
 NARROW = {"width": 16, "least": 8}
 
 PARTS = {
@@ -109,7 +110,7 @@ class Training:
         part = PARTS[self.part]
         recipe = {**part.recipe, "seed": self.seed}
         if quick:
-            recipe |= {"steps": 3, "batch": 4, "size": 32, "evaluate_every": 2, "evaluate_samples": 4}
+            recipe |= QUICK
         flags = [word for key, value in recipe.items() for word in (f"--{key.replace('_', '-')}", str(value))]
         sets = [word for key, value in self.network.params.items() for word in ("--set", f"{key}={value}")]
         return [
@@ -231,7 +232,8 @@ def run(options: argparse.Namespace, place: Mapping[str, object]) -> None:
             ]
             for network in part.networks
         }
-        budget = f"{part.recipe['steps']:,} steps of {part.recipe['batch']}, seeds {', '.join(map(str, options.seeds))}"
+        steps, batch = ((QUICK if options.quick else part.recipe)[key] for key in ("steps", "batch"))
+        budget = f"{steps:,} steps of {batch}, seeds {', '.join(map(str, options.seeds))}"
         heads = ["network", "params", "MACs", "IoU, %", "error, %", "test loss", "published IoU / error"]
         show(f"{name}: {part.about}; {budget}", heads, table(name, part, results))
         record[name] = {network: [vars(result) for result in each] for network, each in results.items()}

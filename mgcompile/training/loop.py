@@ -58,7 +58,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished training: the network in evaluation mode, and how it does on the whole test set."""
+    """A finished training: the network in evaluation mode, and how it does on the test set."""
 
     model: fx.GraphModule
     test: Evaluation
@@ -139,7 +139,7 @@ def train(
                 _check_finite(run, step, {**model.state_dict(), **named_state(optimizer, model)})
                 records.keep()
                 run.save(step, model, optimizer, recipe.keep)
-        test = judge(recipe.steps, "test", data.samples("test"))
+        test = judge(recipe.steps, "test", recipe.test_samples or data.samples("test"))
         if accelerator.is_main_process:
             save(model, run.folder / MODEL)
     return Trained(model.eval(), test)

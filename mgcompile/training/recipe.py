@@ -104,6 +104,7 @@ class Recipe(BaseModel):
     evaluate_samples: Count = Field(
         1_000, description="Held-out samples at most, of those evaluations; at equal distances."
     )
+    test_samples: Count | None = Field(None, description="Test samples at most, at the end. Default: all.")
     checkpoint_every: Count = Field(1_000, description="Steps between checkpoints.")
     keep: Annotated[int, _fixed(integer(1, 1_000_000))] = Field(2, description="Checkpoints that are kept, the last.")
     pictures: Annotated[int, _fixed(integer(0, 64))] = Field(8, description="Held-out samples on a picture.")

@@ -130,6 +130,7 @@ def test_bfloat16_comes_close(digits: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
 def test_a_network_that_torch_compiles_comes_close(digits: Path, tmp_path: Path) -> None:
     spec, data = mgcompile.load(SMALL), scenes(digits)
     for name, compiled in (("plain", False), ("compiled", True)):
