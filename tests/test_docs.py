@@ -68,12 +68,13 @@ def test_every_recipe_shown_is_right(text: str) -> None:
 
 
 def test_the_training_of_the_readme_runs(tmp_path: Path) -> None:
-    """On made-up digits, and for two steps."""
+    """On made-up digits, for two steps, and with few samples."""
     made.mnist(tmp_path / "mnist")
     for command in TRAINING:
         words = shlex.split(command)
-        if words[1] == "train":
-            words += ["--steps", "2", "--batch", "4"]
+        words += {"train": ["--steps", "2", "--batch", "4", "--test-samples", "9"], "evaluate": ["--samples", "9"]}.get(
+            words[1], []
+        )
         done = subprocess.run(
             [sys.executable, "-m", "mgcompile.cli", *words[1:]],
             cwd=tmp_path,
@@ -85,6 +86,17 @@ def test_the_training_of_the_readme_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     for picture in ("answers.png", "saliency.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_python_of_the_page_on_training_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made.mnist(tmp_path / "mnist")
+    (text,) = fenced(ROOT / "docs" / "training.md", "python")
+    exec(text, {})
+    assert set(yaml.safe_load(capsys.readouterr().out)) == {"iou", "error"}
+    assert (tmp_path / "runs/small/model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -124,7 +136,8 @@ def test_the_python_of_the_readme_runs(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", [
     "startup.py --runs 1", "scale.py --layers 10 20 --runs 1", "inference.py --quick", "training.py --quick",
-    "peers.py --quick", "growth.py --quick", "roofline.py --quick", "tasks.py --quick", "paper_mnist.py --quick",
+    "peers.py --quick", "growth.py --quick", "roofline.py --quick", "tasks.py --quick",
+    "paper_mnist.py --quick --parts segmentation",
 ])  # fmt: skip
 def test_the_benchmarks_of_the_readme_run(script: str) -> None:
     assert f"python benchmarks/{script.split(maxsplit=1)[0]}" in (ROOT / "README.md").read_text()
