@@ -48,7 +48,11 @@ def named_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str,
 
 
 def load_state(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Bring back what `named_state` gave. Raises `MgcompileError` where the tensors are those of other weights."""
+    """Bring back what `named_state` gave after a step. Raises `MgcompileError` where the tensors are those of other
+    weights, or none and there should be some.
+    """
+    if not tensors and any(group.get("momentum", 1) for group in optimizer.param_groups):
+        raise MgcompileError("nothing is there of the optimiser's state")
     weights = dict(model.named_parameters())
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition("/")

@@ -130,7 +130,10 @@ class Run:
         try:
             with writing(target):
                 draft.mkdir()
-                save(model, draft / MODEL)
+                try:
+                    save(model, draft / MODEL)
+                except MgcompileError as error:  # it names the draft, which nobody will find
+                    raise MgcompileError(str(error).replace(str(draft), str(target))) from error
                 state = {
                     name: tensor.detach().cpu().contiguous() for name, tensor in named_state(optimizer, model).items()
                 }
@@ -142,8 +145,9 @@ class Run:
                 _on_disk(target.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        for old in self.steps()[:-keep]:
-            shutil.rmtree(self.checkpoint(old), ignore_errors=True)
+        for old in map(self.checkpoint, self.steps()[:-keep]):
+            with suppress(OSError):  # away as a whole too; what cannot be removed is in nobody's way
+                shutil.rmtree(old.rename(_draft(old)))
         return target
 
     def load(self, step: int, spec: Spec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -253,7 +253,7 @@ def test_another_spec_is_refused_with_what_differs(run: Path, digits: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-@pytest.mark.parametrize("harm", ["cut", "emptied", "text", "foreign", "gone"])
+@pytest.mark.parametrize("harm", ["cut", "emptied", "text", "foreign", "nothing", "gone"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(
     run: Path, finished: Path, digits: Path, name: str, harm: str
 ) -> None:
@@ -267,6 +267,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(
             file.write_text("this is no such file, but it is long enough to have a head", encoding="utf-8")
         case "foreign":
             save_file({"somebody/else": torch.zeros(3)}, file)
+        case "nothing":
+            save_file({}, file)
         case _:
             file.unlink()
     before = everything(run)
