@@ -275,7 +275,7 @@ def parser(
     return result
 
 
-def begin(options: argparse.Namespace) -> dict[str, Any]:
+def begin(options: argparse.Namespace, how: str | None = None) -> dict[str, Any]:
     """Set the threads, shorten the rounds where it is to be quick, and say where and with what this is measured."""
     torch.set_num_threads(options.threads)
     if options.quick:
@@ -290,7 +290,7 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
     }
     print(
         f"{machine['processor']}, {options.threads} threads, PyTorch {machine['torch']}, Python {machine['python']}, "
-        f"{machine['date']}; medians of {options.runs} interleaved rounds in one process.",
+        f"{machine['date']}; {how or f'medians of {options.runs} interleaved rounds in one process'}.",
         flush=True,
     )
     return machine

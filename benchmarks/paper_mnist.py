@@ -205,7 +205,7 @@ def main() -> None:
     options.threads = 1
     if not options.quick and not (options.data and options.out):
         arguments.error("--data and --out are needed")
-    place = begin(options)
+    place = begin(options, f"{options.jobs} trainings at a time, a process each")
     with tempfile.TemporaryDirectory() as scratch:
         if options.quick:
             options.data, options.out, options.seeds = Path(scratch), Path(scratch), options.seeds[:1]

@@ -8,11 +8,9 @@ import io
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -27,13 +25,9 @@ MNIST = ("--task", "mnist-spatial", "--size", "16", "--digit", "7")
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def surroundings(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM", "RANK"):
         monkeypatch.delenv(name, raising=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

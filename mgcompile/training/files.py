@@ -41,6 +41,8 @@ Stream = IO[bytes] | gzip.GzipFile
 PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """The suffixes, in lower case, by which a picture in a folder is known."""
 
+FETCH = "fetch {} into it, as `mgcompile train --fetch` does"
+
 CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 0x08
@@ -178,7 +180,7 @@ def _mnist_file(folder: str | os.PathLike[str], name: str) -> Path:
     for path in (Path(folder, name), Path(folder, f"{name}.gz")):
         if path.is_file():
             return path
-    raise DataError(f"{os.fspath(folder)}: missing: neither {name} nor {name}.gz is there; fetch mnist into it")
+    raise DataError(f"{os.fspath(folder)}: missing: neither {name} nor {name}.gz is there; {FETCH.format('mnist')}")
 
 
 def _check_labels(where: str | os.PathLike[str], labels: npt.NDArray[np.uint8], classes: int) -> None:
@@ -282,7 +284,7 @@ def _cifar_files(
     if not archive.is_file():
         raise DataError(
             f"{folder}: missing: no {next(iter(limits))}, no folder {layout.folder} with it and no {layout.archive} is "
-            f"there; fetch {layout.fetched} into it"
+            f"there; {FETCH.format(layout.fetched)}"
         )
     with reading(archive), gzip.open(archive) as unpacked:
         files = dict(_archive_files(unpacked, layout, limits))

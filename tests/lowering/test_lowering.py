@@ -111,11 +111,12 @@ class TestLaws:
     def test_tracing_warns_of_nothing(self, graph):
         """fvcore traces; a size that is turned into a number would be a warning."""
         model = compile_graph(graph, seed=0).eval()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             torch.jit.trace(
                 model, torch.randn(1, graph.input.op.channels, *graph.size), strict=False, check_trace=False
             )
+        assert not [each for each in said if not issubclass(each.category, DeprecationWarning)]
 
     def test_all_operations_occur(self):
         seen = set()
@@ -231,7 +232,8 @@ class TestErrors:
             lower(net(node(name, Conv(2), "input")))
 
     def test_names_of_the_model_are_free_within_it(self):
-        lower(net(node("unit.code", Conv(2), "input"), node("unit.graph.conv", Conv(2), "unit.code")))
+        model = lower(net(node("unit.code", Conv(2), "input"), node("unit.graph.conv", Conv(2), "unit.code")))
+        assert {"unit.code.weight", "unit.graph.conv.weight"} < set(model.state_dict())
 
     @pytest.mark.parametrize("names", [("unit", "unit.conv"), ("unit.conv", "unit"), ("unit", "unit.conv.norm")])
     def test_a_layer_cannot_hold_another(self, names):

@@ -178,7 +178,7 @@ def test_mnist_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "train-labels-idx1-ubyte").unlink()
     assert refusal(lambda: read_mnist(tmp_path, "train")) == (
         f"{tmp_path}: missing: neither train-labels-idx1-ubyte nor train-labels-idx1-ubyte.gz is there; fetch mnist "
-        "into it"
+        "into it, as `mgcompile train --fetch` does"
     )
     message = refusal(lambda: read_mnist(tmp_path, "validation"))  # type: ignore[arg-type]
     assert message == "split is 'validation'; expected 'train' or 'test'"
@@ -289,7 +289,7 @@ def test_a_file_that_holds_too_much(tmp_path: Path, way: str, monkeypatch: pytes
 def test_cifar_that_is_not_there(tmp_path: Path) -> None:
     assert refusal(lambda: read_cifar(tmp_path, 10, "test")) == (
         f"{tmp_path}: missing: no test_batch.bin, no folder cifar-10-batches-bin with it and no "
-        "cifar-10-binary.tar.gz is there; fetch cifar10 into it"
+        "cifar-10-binary.tar.gz is there; fetch cifar10 into it, as `mgcompile train --fetch` does"
     )
     data = cifar(10)
     del data["data_batch_4.bin"]

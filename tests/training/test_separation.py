@@ -6,7 +6,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-import torch
 
 import mgcompile
 from mgcompile.training.loop import train
@@ -28,9 +27,9 @@ RECIPE = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_growing_pyramid_separates_from_a_single_grid(tmp_path: Path) -> None:
     """In loss, while it trains and on scenes of figures that were not trained on, by more than a quarter."""
-    torch.set_num_threads(1)
     folder = made.mnist(tmp_path / "mnist", train=200, test=50)
     losses = {}
     for name in ("pmg-11", "sg-11"):
