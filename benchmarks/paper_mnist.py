@@ -82,7 +82,7 @@ PARTS = {
         "mnist-seg",
         [Network("U-NET-11", {"width": 13}), Network("SG-11", {"width": 16}), Network("PMG-11", NARROW),
          Network("R-PMG-20", NARROW)],
-        {**BUDGET, "size": 32, "steps": 1200},
+        {**BUDGET, "size": 32, "steps": 6000, "test_samples": 2000},
     ),
     "spatial": Part(
         "rotation, shear, scale and translation of digits of 14 pixels on a canvas of 64",
@@ -90,7 +90,7 @@ PARTS = {
         "mnist-spatial",
         [Network("U-NET-11", {"width": 13}), Network("SG-11", {"width": 16}), Network("PMG-11", NARROW),
          Network("R-PMG-20", NARROW)],
-        {**BUDGET, "steps": 1200},
+        {**BUDGET, "steps": 3000, "test_samples": 2000},
     ),
 }  # fmt: skip
 

@@ -95,10 +95,10 @@ def test_a_search_that_starts_anew_finds_a_common_subsequence(one: list[int], ot
 
 
 def test_one_that_is_far_from_the_other_takes_no_longer() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert not check_places(list(range(10_000)), list(range(10_000, 20_000)))
     assert len(check_places([*range(20), *range(10_000)], list(range(10_000)))) == 10_000
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30
 
 
 # --- what differs

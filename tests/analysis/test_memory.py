@@ -445,13 +445,13 @@ def test_ten_thousand_layers() -> None:
         nodes += [node(f"r{i}", Activation(), f"c{i - 1}"), node(f"c{i}", Conv(2), f"r{i}")]
     graph = network(*nodes)
     assert graph.shapes()
-    start = time.perf_counter()
+    start = time.process_time()
     found = memory(graph)
-    assert time.perf_counter() - start < 5  # about 0.3 s; linear
+    assert time.process_time() - start < 5  # about 0.3 s; linear
     assert found.training_kept == 4 * 120 * 2 * 5000
-    start = time.perf_counter()
+    start = time.process_time()
     assert best_order(graph).peak == found.inference
-    assert time.perf_counter() - start < 5  # about 0.3 s
+    assert time.process_time() - start < 5  # about 0.3 s
 
 
 def test_what_is_refused() -> None:

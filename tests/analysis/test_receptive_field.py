@@ -491,8 +491,8 @@ def test_ten_thousand_layers() -> None:
         made = builder.add(f"c{i}", Conv(8), [last], 0, layer=f"c{i}")
         last = builder.add(f"a{i}", Activation(), [made], 0, layer=f"c{i}")
     graph = builder.graph({"out": last})
-    start = time.perf_counter()
+    start = time.process_time()
     found = receptive_field(graph)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert found.outputs[0].unclipped == (20_001, 20_001)
     assert found.covered_at == 112

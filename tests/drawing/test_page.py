@@ -320,10 +320,10 @@ def test_a_layer_that_holds_one_other_is_one_with_it() -> None:
 def test_ten_thousand_layers_take_seconds() -> None:
     def seconds(layers: int) -> float:
         graph = chain(layers)
-        start = time.perf_counter()
+        start = time.process_time()
         text = format_page(graph, measures=[Measure("x", "x", "", dict.fromkeys(graph.nodes, 1))])
         assert len(data_of(text)["cells"]["name"]) == layers + 1
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     few, many = seconds(1000), seconds(10_000)
     assert many < 30

@@ -255,9 +255,9 @@ def test_an_open_expression_is_refused(text: str) -> None:
 def test_explosions_are_refused_at_once(expression: str, reason: str) -> None:
     nested: Any = []
     nested.append(nested)
-    start = time.perf_counter()
+    start = time.process_time()
     assert reason in refusal(expression, {"n": 1, "big": 10**16, "deep_list": nested})
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("value", [None, {"a": 1}, math.nan, math.inf, 10**16, b"x", [1, None]])

@@ -385,18 +385,18 @@ def test_alias_bombs_are_refused_at_once() -> None:
     names = "abcdefghi"
     lines = ["a: &a [" + ", ".join("x" * 10) + "]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in itertools.pairwise(names)]
-    start = time.perf_counter()
+    start = time.process_time()
     line, _, message = only_problem("\n".join(lines))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert line == 6
     assert "more than 1,000,000 values" in message
 
 
 def test_a_spec_of_ten_thousand_layers_loads_soon() -> None:
     layer = "  - conv: {channels: [64, 32, 16], kernel: [3, 3, 1], reach: 1, norm: batch, id: name}\n"
-    start = time.perf_counter()
+    start = time.process_time()
     source = parse_source("layers:\n" + layer * 10_000, "s.yaml")
-    assert time.perf_counter() - start < 5  # below one second on an idle machine
+    assert time.process_time() - start < 5  # below one second on an idle machine
     assert len(source.data["layers"]) == 10_000
 
 
