@@ -1,7 +1,7 @@
 """The paper's MNIST experiments at a budget that two cores finish: which networks learn attention and routing?
 
     python benchmarks/paper_mnist.py --data mnist --out runs/paper                      # all of it
-    python benchmarks/paper_mnist.py --data mnist --out runs/paper --parts translation  # the separation alone
+    python benchmarks/paper_mnist.py --data mnist --out runs/paper --parts segmentation  # the separation alone
     python benchmarks/paper_mnist.py --data mnist --out runs/paper --seeds 0 --jobs 1
     python benchmarks/paper_mnist.py --quick                                            # a few steps on made-up digits
 

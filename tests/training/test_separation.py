@@ -1,4 +1,7 @@
-"""The paper's claim at its smallest: a growing pyramid brings a figure to the centre, a single grid does not."""
+"""At its smallest: a growing pyramid learns where the centre of a canvas is, which a single grid does not see.
+
+To bring a figure there takes more steps than a suite has time for; `benchmarks/paper_mnist.py` trains longer.
+"""
 
 from __future__ import annotations
 
