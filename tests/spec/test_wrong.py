@@ -29,8 +29,8 @@ FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".yaml"
 SECONDS = 1.0
 BYTES = 2**30
 
-# Reads specs, and says what processor time each took beyond the import, and what it may take: SECONDS. Where a processor
-# is so busy that PyYAML takes longer than that for 30,000 lines, which take it 0.8 s on an idle one, that is the limit.
+# Reads specs, and says what processor time each took beyond the import, and what it may take: SECONDS. Where a busy
+# processor needs longer than that to read 30,000 lines with PyYAML (0.8 s on an idle one), that is the limit.
 PROBE = """
 import json, resource, sys, time
 import yaml
