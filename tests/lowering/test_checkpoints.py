@@ -11,7 +11,7 @@ from torch import nn
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph
 from mgcompile.graph.ops import BatchNorm, Conv, Input
-from mgcompile.lowering.checkpoints import Report, load_weights, read_checkpoint, save
+from mgcompile.lowering.checkpoints import Report, load_weights, read_checkpoint, save, unwrapped
 from mgcompile.lowering.compiler import compile_graph
 
 from .graphs import graphs, node
@@ -180,3 +180,83 @@ class TestLoading:
         assert [name for name, *_ in report.reshaped] == ["unit.0.conv.weight", "unit.0.conv.bias", *NORM[:4]]
         assert report.reshaped[1] == ("unit.0.conv.bias", (4,), (5,))
         assert torch.equal(ours.state_dict()["unit.0.conv.weight"], before)
+
+    @pytest.mark.parametrize(
+        "rename", [unwrapped, {f"module.{name}": name for name in model().state_dict()}], ids=["function", "mapping"]
+    )
+    def test_renamed(self, rename):
+        theirs = model(1).state_dict()
+        given = {f"module.{name}": tensor for name, tensor in theirs.items()}
+        ours = model(0)
+        report = load_weights(ours, given, rename=rename)
+        assert report.complete
+        assert report.kept == tuple(theirs)
+        assert report.renamed == tuple((f"module.{name}", name) for name in theirs)
+        assert str(report) == "7 tensors loaded, 7 renamed"
+        assert_equal(ours.state_dict(), theirs)
+
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+    def test_names_of_wrappers_are_told(self, prefix):
+        given = {prefix + name: tensor for name, tensor in model(1).state_dict().items()}
+        with pytest.raises(MgcompileError, match=f"all names begin with '{prefix.split('.')[0]}.'.*rename="):
+            load_weights(model(0), given)
+        with pytest.raises(MgcompileError) as caught:
+            load_weights(model(0), given | {"other": torch.ones(1)})
+        assert "all names" not in str(caught.value)
+        assert unwrapped(f"{prefix}norm.weight") == "norm.weight"
+
+    def test_two_tensors_of_one_name(self):
+        given = model(1).state_dict()
+        given["module.norm.weight"] = given["norm.weight"]
+        with pytest.raises(MgcompileError, match=r"norm.weight and module.norm.weight would both be loaded as"):
+            load_weights(model(0), given, rename=unwrapped)
+
+    def test_wrapped_models(self, tmp_path):
+        ours = model(1)
+        save(nn.DataParallel(ours), tmp_path / "x.safetensors")
+        assert set(read_checkpoint(tmp_path / "x.safetensors")[1]) == set(ours.state_dict())
+        load_weights(nn.DataParallel(model(0)), ours.state_dict())
+
+    def test_many_differences_are_not_all_listed(self):
+        given = model(1).state_dict() | {f"old{number}": torch.ones(1) for number in range(5000)}
+        with pytest.raises(MgcompileError, match="and 4,980 more") as caught:
+            load_weights(model(0), given)
+        assert len(str(caught.value)) < 2000
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+TYPES = (
+    *FLOATS,
+    torch.bool,
+    torch.int8,
+    torch.uint8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.complex64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+
+
+class TestTypes:
+    """Floats of 16 bits and more become one another; every other type is the model's own, or it is refused."""
+
+    @pytest.mark.parametrize("name", ["norm.weight", "norm.running_var", "norm.num_batches_tracked"])
+    @pytest.mark.parametrize("dtype", TYPES, ids=str)
+    def test_what_becomes_what(self, name, dtype):
+        ours = model(0)
+        before = ours.state_dict()[name].clone()
+        given = model(1).state_dict()
+        given[name] = torch.ones(before.shape).to(dtype)
+        if dtype in FLOATS if before.is_floating_point() else dtype == torch.int64:
+            assert load_weights(ours, given).complete
+            assert torch.equal(ours.state_dict()[name], torch.ones_like(before))
+            return
+        told = str(dtype).removeprefix("torch.")
+        with pytest.raises(MgcompileError, match=f"retyped: {name} is {told}, the model has"):
+            load_weights(ours, given)
+        report = load_weights(ours, given, strict=False)
+        assert report.retyped == ((name, told, str(before.dtype).removeprefix("torch.")),)
+        assert name not in report.kept
+        assert torch.equal(ours.state_dict()[name], before)
