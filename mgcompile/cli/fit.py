@@ -361,7 +361,7 @@ def _write(text: str, path: str, format: str) -> None:
     if format == "table":
         write(text.encode(), path)
         return
-    from mgcompile.drawing import write_file
+    from mgcompile.outputs import write_file
 
     write_file(path, text.encode())
     say(f"wrote {path}")  # standard output is for a program

@@ -22,6 +22,7 @@ from mgcompile.cli.console import (
     set_option,
     size_option,
     table_format,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check(specs: tuple[str, ...], params: dict[str, Any]) -> None:
             graph.shapes()  # a nominal size that is too small
             levels = {node.level for node in graph}
             count = sum(node.op.parameters(*graph.input_types(node)) for node in graph.owners())
-            click.echo(f"ok  {graph.name}: {len(graph):,} nodes, {len(levels)} levels, {count:,} parameters")
+            tell(f"ok  {graph.name}: {len(graph):,} nodes, {len(levels)} levels, {count:,} parameters")
     worst.exit()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Shape
+from mgcompile.outputs import replacing
 
 __all__ = ["Rename", "Report", "load_weights", "read_checkpoint", "save", "unwrapped"]
 
@@ -92,21 +92,19 @@ def unwrapped(name: str) -> str:
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights of a model, and the spec that it carries, to a `.safetensors` file.
 
-    The file is complete or not there: it is written beside its place and then renamed. Raises `MgcompileError` where
-    that fails, and for a model on the meta device.
+    The file is complete or not there; see `mgcompile.outputs`. Raises `MgcompileError` where that fails, and for a
+    model on the meta device.
     """
     model, path = _plain(model), Path(path)
     tensors = _separate(model.state_dict())
     about = getattr(model, "meta", {}).get("mgcompile", {})
     metadata = {"format": "pt"} | ({SPEC: about["spec"]} if about.get("spec") is not None else {})
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        save_file(tensors, draft, metadata)
-        draft.replace(path)
+        with replacing(path) as draft:
+            save_file(tensors, draft, metadata)
     except (OSError, SafetensorError) as error:
-        raise MgcompileError(f"cannot write {path}: {error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise MgcompileError(f"cannot write {path}: {reason}") from error
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, torch.Tensor]]:
