@@ -319,7 +319,7 @@ def _file(
     size: tuple[int, int] | None,
 ) -> str:
     """A spec that extends the given one, with the params set. Raises `SpecError` where it could not be read back."""
-    from mgcompile.analysis.tables import size_text
+    from mgcompile.analysis.tables import as_json, size_text
     from mgcompile.spec import parse_spec
     from mgcompile.spec.expressions import names_in
     from mgcompile.spec.writing import dump
@@ -340,7 +340,7 @@ def _file(
         data["params"] = {key: {"default": value} for key, value in chosen.overrides.items()}
     if size is not None:
         data["input"] = {**data.get("input", {}), "size": list(size)}
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if output.endswith(".json") else dump(data)
+    text = as_json(data) if output.endswith(".json") else dump(data)
     if parse_spec(text, output).graph.nodes != chosen.graph.nodes:
         raise MgcompileError(f"{output}: `extends: {data.get('extends')}` leads to another spec from there than {name}")
     return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from mgcompile.cli.console import (
     table_format,
     tell,
 )
+from mgcompile.escaping import visible
 
 if TYPE_CHECKING:
     from mgcompile.graph import Graph
@@ -98,12 +98,13 @@ def show(
     if mode is not None:
         put(_passes_text(found.graph, mode, size, table_format(format, output), page(output)), output)
         return
+    from mgcompile.analysis.tables import as_json
+
     found = found.expand() if expand else found
     if format == "graph":
         put(_graph_text(found.graph), output)
     else:
-        as_json = format == "json"
-        put(json.dumps(found.data, indent=2, ensure_ascii=False) + "\n" if as_json else found.to_yaml(), output)
+        put(as_json(found.data) if format == "json" else found.to_yaml(), output)
 
 
 def _refuse_options(mode: str | None, *, expand: bool, size: tuple[int, int] | None, format: str | None) -> None:
@@ -141,7 +142,8 @@ def _graph_text(graph: Graph) -> str:
         shared = f"  (weights of {node.weights})" if node.shares else ""
         inputs = ", ".join(node.inputs) + shared
         rows.append((node.name, node.op.label, str(node.level), str(graph.types[node.name]), inputs))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    outputs = [f"output {name}: {node}" for name, node in graph.outputs.items()]
+    shown = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+    outputs = [visible(f"output {name}: {node}") for name, node in graph.outputs.items()]
     return "\n".join([*lines, "", *outputs]) + "\n"
