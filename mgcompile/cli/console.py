@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgcompile.cli.interrupts import INTERRUPTED, quiet_interrupts
-from mgcompile.errors import InputError, MgcompileError, SpecError
+from mgcompile.errors import InputError, MgcompileError, SpecError, lack_of_memory
 from mgcompile.escaping import visible
 from mgcompile.outputs import is_stream, obstacle, write_file
 
@@ -89,10 +89,14 @@ class Commands(click.Group):
         except BrokenPipeError:
             _abandon_output()
             return FAILED
-        except (MgcompileError, OSError, MemoryError) as error:
+        except (MgcompileError, OSError) as error:
             if isinstance(error, OSError):
                 _abandon_output()
             return _complain(error)
+        except (RuntimeError, MemoryError) as error:
+            if reason := lack_of_memory(error):
+                return _complain(MgcompileError(reason))
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -121,6 +125,10 @@ class Worst:
             yield
         except MgcompileError as error:
             self.add(_complain(error, name))
+        except (RuntimeError, MemoryError) as error:
+            if not (reason := lack_of_memory(error)):
+                raise
+            self.add(_complain(MgcompileError(reason), name))
 
     def add(self, status: int) -> None:
         self.status = max(self.status, status)
@@ -130,13 +138,11 @@ class Worst:
             raise click.exceptions.Exit(self.status)
 
 
-def _complain(error: MgcompileError | OSError | MemoryError, name: str = "") -> int:
+def _complain(error: MgcompileError | OSError, name: str = "") -> int:
     """Say an error on standard error; its exit status."""
     text = str(error)
     if isinstance(error, OSError):
         text = f"{error.filename or 'standard output'}: {error.strerror or error}"
-    elif isinstance(error, MemoryError):
-        text = "there is not enough memory for this"
     elif isinstance(error, SpecError):
         text = "\n".join(visible(str(problem)) for problem in error.errors)  # a name in it begins no line of its own
     elif name and not text.startswith(name):

@@ -25,7 +25,7 @@ from mgcompile.cli.console import (
     table_format,
 )
 from mgcompile.cli.progress import Progress, progress_bar
-from mgcompile.errors import MgcompileError
+from mgcompile.errors import MgcompileError, lack_of_memory
 
 if TYPE_CHECKING:
     from torch import fx
@@ -141,8 +141,10 @@ def _tuned(
         try:
             with torch.inference_mode():
                 model(torch.zeros(batch, *shape))
-        except (RuntimeError, MemoryError) as error:  # a batch that does not fit into memory
-            raise MgcompileError(f"batch {batch}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not (reason := lack_of_memory(error)):
+                raise
+            raise MgcompileError(f"batch {batch}: {reason}") from error
         finally:
             for hook in hooks:
                 hook.remove()

@@ -12,14 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mgcompile.errors import MgcompileError
-from mgcompile.graph import Shape
+from mgcompile.errors import InputError, MgcompileError
+from mgcompile.graph import Graph, Shape
+from mgcompile.lowering.headers import SPEC, Header, read_header
 from mgcompile.outputs import replacing
 
-__all__ = ["Rename", "Report", "load_weights", "read_checkpoint", "save", "unwrapped"]
-
-SPEC = "mgcompile.spec"
-"""The key of the spec in a file's metadata."""
+__all__ = ["Rename", "Report", "check_header", "load_weights", "read_checkpoint", "save", "unwrapped"]
 
 WRAPPERS_OF: Mapping[str, str] = {"module.": "DistributedDataParallel", "_orig_mod.": "torch.compile"}
 """What wrappers put before all names, and who they are."""
@@ -112,11 +110,32 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[str | None, dict[str,
 
     Raises `MgcompileError` where there is no such file, or it is not a safetensors file.
     """
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get(SPEC), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            return header.spec, {name: file.get_tensor(name) for name in header.shapes}
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # the latter of types that torch lacks
         raise MgcompileError(f"cannot read {Path(path)}: {error}") from error
+
+
+def check_header(header: Header, graph: Graph) -> None:
+    """Raise `InputError` where tensors of a graph are not in a file, or have another shape there. Allocates nothing."""
+    wanted: dict[str, Shape] = {}
+    for node in graph:
+        types = graph.input_types(node)
+        own = {**node.op.weights(*types), **node.op.buffers(*types)}
+        wanted |= {f"{node.weights}.{name}": tuple(shape) for name, shape in own.items()}
+    report = Report(
+        kept=tuple(name for name in wanted if header.shapes.get(name) == wanted[name]),
+        missing=tuple(name for name in wanted if name not in header.shapes),
+        reshaped=tuple(
+            (name, header.shapes[name], shape)
+            for name, shape in wanted.items()
+            if header.shapes.get(name, shape) != shape
+        ),
+    )
+    if not report.complete:
+        raise InputError(f"its tensors do not fit its spec: {report}{_hint(header.shapes, wanted)}")
 
 
 def load_weights(
