@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import mgcompile
 from mgcompile.cli import main
 from mgcompile.training.recipe import recipe_for
-from mgcompile.training.tasks import TASKS, ClassData, Examples, Settings, Task
+from mgcompile.training.tasks import TASKS, ClassData, Examples, Identity, Settings, Task
 
 TASK = ("--task", "mnist-translation", "--size", "16", "--digit", "7")
 CPU = ("--device", "cpu")
@@ -35,6 +35,7 @@ class Stripes(ClassData):
 
     channels, size, outputs, crops = 3, 10, 3, (1, 10)
     classes = ("rows", "columns", "diagonals")
+    identity = Identity(classes, "of stripes")
 
     def samples(self, split: Literal["train", "validation", "test"]) -> int:
         return {"train": 8, "validation": 0, "test": 4}[split]

@@ -7,7 +7,6 @@ import hashlib
 import io
 import math
 import random
-import re
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -15,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mgcompile.errors import MgcompileError
 from mgcompile.training import files
 from mgcompile.training.fetching import REMOTES, fetch
-from mgcompile.training.files import DataError, read_cifar, read_idx, read_image_folder, read_mnist
+from mgcompile.training.files import DataError, read_cifar, read_idx, read_mnist
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
@@ -350,82 +348,3 @@ def test_an_archive_with_random_headers_is_read_or_refused(tmp_path: Path) -> No
 def test_only_the_folder_of_the_usual_name_counts_in_an_archive(tmp_path: Path) -> None:
     written(tmp_path / "cifar-100-binary.tar.gz", gzip.compress(packed(cifar(100), "cifar-100-binary/old")))
     assert "no cifar-100-binary/train.bin in it" in refusal(lambda: read_cifar(tmp_path, 100, "train"))
-
-
-# --- a folder of pictures
-
-
-def picture(format: str, size: tuple[int, int] = (8, 6)) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(drawn(*size[::-1], 3)).save(buffer, format)
-    return buffer.getvalue()
-
-
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
-    for name in ("b/2.jpeg", "b/10.JPEG", "a/x.png", "c/y.webp"):
-        format = {".png": "PNG", ".webp": "WEBP"}.get(Path(name).suffix, "JPEG")
-        written(tmp_path / name, picture(format))
-    for name in ("readme.txt", ".hidden/z.png", "b/notes.txt", "b/.x.png", "b/inner/z.png"):
-        written(tmp_path / name, b"")
-    folder = read_image_folder(tmp_path)
-    assert folder.classes == ("a", "b", "c")
-    assert [path[len(f"{tmp_path}/") :] for path in folder.paths] == ["a/x.png", "b/10.JPEG", "b/2.jpeg", "c/y.webp"]
-    assert folder.labels.tolist() == [0, 1, 1, 2]
-    assert folder.labels.dtype == np.int64
-    assert len(folder) == 4
-    for index in range(4):
-        opened = folder.open(index)
-        assert (opened.mode, opened.size) == ("RGB", (8, 6))
-
-
-def test_every_kind_of_picture_opens_in_colour(tmp_path: Path) -> None:
-    colour = Image.new("RGB", (4, 4), (200, 100, 50))
-    half = Image.new("RGBA", (4, 4), (200, 100, 50, 128))
-    palette = colour.quantize(4)
-    kinds = {"rgb.png": colour, "alpha.png": half, "palette.png": palette, "palette.gif": palette}
-    kinds |= {"grey.png": colour.convert("L"), "bits.png": Image.new("1", (4, 4), 1), "ink.tif": colour.convert("CMYK")}
-    (tmp_path / "a").mkdir()
-    for name, image in kinds.items():
-        image.save(tmp_path / "a" / name)
-    palette.save(tmp_path / "a" / "clear.png", transparency=b"\x80\xff")
-    Image.fromarray(np.full((4, 4), 0x80FF, np.uint16)).save(tmp_path / "a" / "deep.png")
-    expected = dict.fromkeys(("rgb", "alpha", "palette", "ink", "clear"), (200, 100, 50))
-    expected |= {"grey": (124, 124, 124), "bits": (255, 255, 255), "deep": (128, 128, 128)}
-    folder = read_image_folder(tmp_path)
-    for index, path in enumerate(folder.paths):
-        opened = folder.open(index)
-        assert opened.mode == "RGB"
-        assert opened.getpixel((1, 2)) == expected[Path(path).stem], path
-
-
-def test_a_picture_of_no_known_range_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Image.new("F", (4, 4), 0.5).save(tmp_path / "a" / "heights.tiff")
-    assert "(its values have no known range)" in refusal(lambda: read_image_folder(tmp_path).open(0))
-
-
-def test_a_damaged_picture_says_which(tmp_path: Path) -> None:
-    whole = {f"a/{format}.{format}": picture(format, size=(64, 64)) for format in ("png", "jpeg", "gif")}
-    for name, data in whole.items():
-        path = written(tmp_path / name, data)
-        folder = read_image_folder(tmp_path)
-        for cut in {*range(20), *range(20, len(data) // 2, 97)}:
-            path.write_bytes(data[:cut])
-            message = refusal(lambda folder=folder: folder.open(0))
-            assert message.startswith(f"{path}: damaged: ")
-            assert message.endswith("; expected a picture; replace it or remove it")
-            assert "0x" not in message
-        path.unlink()
-        assert refusal(lambda folder=folder: folder.open(0)) == f"{path}: missing: it does not exist"
-
-
-def test_folders_that_are_none(tmp_path: Path) -> None:
-    assert refusal(lambda: read_image_folder(tmp_path / "none")) == f"{tmp_path / 'none'}: missing: it does not exist"
-    assert refusal(lambda: read_image_folder(tmp_path)) == (
-        f"{tmp_path}: no folder in it; expected one a class, with its pictures"
-    )
-    written(tmp_path / "a" / "x.txt", b"")
-    message = refusal(lambda: read_image_folder(tmp_path))
-    assert re.match(re.escape(f"{tmp_path}/a: no picture in it; expected some (.bmp, .gif, "), message)
-    with pytest.raises(DataError, match="cannot be read: Not a directory"):
-        read_image_folder(tmp_path / "a" / "x.txt")

@@ -260,7 +260,8 @@ def test_folders_are_augmented_as_published(tmp_path: Path) -> None:
     assert found.targets.tolist() == [["cat", "dog", "owl"].index(names[sample].split("/")[1]) for sample in samples]
     for row, sample in enumerate(samples):
         with Image.open(tmp_path / "data" / names[sample]) as stored:
-            image = stored.convert("RGBA").convert("RGB")
+            white = Image.new("RGBA", stored.size, "white")
+            image = Image.alpha_composite(white, stored.convert("RGBA")).convert("RGB")
         expected = drawn.apply(row, image, 16)
         for channel in range(3):
             plain = (expected[channel] - IMAGENET.mean[channel]) / IMAGENET.deviation[channel]
@@ -415,3 +416,23 @@ def test_what_is_not_said_is_as_published() -> None:
     for epochs, rate in ((0, 0.1), (30, 0.01), (60, 0.001)):
         assert learning_rate(large, epochs * epoch) == pytest.approx(rate)
         assert learning_rate(large, (epochs + 30) * epoch - 1) == pytest.approx(rate)
+
+
+# --- which data they are
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_are_known_wherever_they_lie_and_however_they_are_set(tmp_path: Path, kind: str) -> None:
+    one = opened(tmp_path / "one", kind, seed=5).identity
+    assert opened(tmp_path / "two", kind, size=20).identity == one
+    assert one.classes == tuple(TASKS[kind].open(tmp_path / "one", Settings()).classes)
+    if kind == "image-folder":
+        picture(9, 9).save(tmp_path / "two" / "val" / "owl" / "more.png")
+    else:
+        file = tmp_path / "two" / ("test_batch.bin" if kind == "cifar10" else "test.bin")
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    other = TASKS[kind].open(tmp_path / "two", Settings()).identity
+    assert other.classes == one.classes
+    assert other.fingerprint != one.fingerprint

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgcompile.training.fetching import DataSet
+from mgcompile.training.identity import Identity
 from mgcompile.training.metrics import ClassScore, MapScore, Score, class_score, map_score
 
-__all__ = ["ClassData", "Data", "Examples", "HeldOut", "Integers", "MapData", "Settings", "Task"]
+__all__ = ["ClassData", "Data", "Examples", "HeldOut", "Identity", "Integers", "MapData", "Settings", "Task"]
 
 Integers = NDArray[np.int64]
 
@@ -74,6 +75,11 @@ class Data(ABC):
     """Whether it returns maps, not the logits of classes."""
     crops: tuple[int, ...] = (1,)
     """How many crops of a held-out picture a network may be asked about."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Identity:
+        """Which data these are, whatever the settings; a checkpoint keeps it. Raises `DataError`."""
 
     @abstractmethod
     def samples(self, split: Literal["train", "validation", "test"]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from mgcompile.training import augmentation
 from mgcompile.training.augmentation import Colours
 from mgcompile.training.fetching import DataSet
 from mgcompile.training.files import DataError, Pictures, Split, read_cifar
+from mgcompile.training.identity import Identity, fingerprint_of_arrays
 from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Integers, Settings, Task
 
 __all__ = ["CIFAR_TASKS", "CifarData", "CifarTask"]
@@ -40,6 +42,12 @@ class CifarData(ClassData):
         self.size, self.resize = augmentation.sides(task, (SIZE, RESIZE), settings.size, settings.resize)
         self.classes = pictures["train"].classes
         self.outputs = len(self.classes)
+
+    @cached_property
+    def identity(self) -> Identity:
+        parts = (self.pictures["train"], self.pictures["test"])
+        arrays = (array for part in parts for array in (part.images, part.labels))
+        return Identity(tuple(self.classes), fingerprint_of_arrays(arrays))
 
     def samples(self, split: Literal["train", "validation", "test"]) -> int:
         return 0 if split == "validation" else len(self.pictures[split].labels)

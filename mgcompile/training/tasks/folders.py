@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 
 from mgcompile.training.augmentation import IMAGENET, Augmentation, Floats, picture_crops, sides
-from mgcompile.training.files import DataError, ImageFolder, read_image_folder
+from mgcompile.training.files import DataError
+from mgcompile.training.folders import ImageFolder, read_image_folder
+from mgcompile.training.identity import Identity, fingerprint_of_files
 from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Integers, Settings, Task
 
 __all__ = ["FOLDER_TASKS", "FolderData", "FolderTask"]
@@ -49,6 +52,15 @@ class FolderData(ClassData):
         self.size, self.resize = sides(NAME, (SIZE, RESIZE), settings.size, settings.resize)
         self.classes = folders["train"].classes
         self.outputs = len(self.classes)
+
+    @cached_property
+    def identity(self) -> Identity:
+        files = (
+            (f"{split}/{name}", path, size)
+            for split, folder in self.folders.items()
+            for name, path, size in folder.files()
+        )
+        return Identity(tuple(self.classes), fingerprint_of_files(files))
 
     def samples(self, split: Name) -> int:
         return len(self.folders[split]) if split in self.folders else 0
