@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +16,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from mgcompile.training.files import DataError, reading
-from mgcompile.training.pictures import SUFFIXES, open_picture
+from mgcompile.training.pictures import SUFFIXES, check_picture, open_picture
 
-__all__ = ["ImageFolder", "PassedOver", "read_image_folder"]
+__all__ = ["ImageFolder", "PassedOver", "check_pictures", "read_image_folder"]
 
 SYSTEM = frozenset({"__macosx", "@eadir", "$recycle.bin", "desktop.ini", "thumbs.db"})
 """What operating systems leave in folders, in lower case; it counts as hidden, as what starts with a dot."""
 
 SHOWN_NAMES = 3
+SHOWN_PROBLEMS = 10
+
+HEADER_SECONDS = 20.0
+"""So long headers are read before a training; of more pictures than that allows, some anywhere in the folders."""
+MOST_THREADS = 8
+CHUNK = 64
 
 
 class PassedOver:
@@ -173,6 +182,36 @@ def _entries(folder: str, root: str, passed: PassedOver) -> Iterator[os.DirEntry
                 passed.add("special", os.path.relpath(entry.path, root))
             else:
                 yield entry
+
+
+def check_pictures(paths: Sequence[str], *, decode: bool, progress: Callable[[int, int], None] | None = None) -> int:
+    """How many pictures were looked at: all where they are decoded, else as many headers as `HEADER_SECONDS` allow.
+
+    Raises `DataError` that lists those that are missing, damaged, too large or of a kind that is not read.
+    """
+    order = np.random.default_rng(0).permutation(len(paths))
+    problems: list[str] = []
+    deadline, done = time.monotonic() + HEADER_SECONDS, 0
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        while done < len(paths) and (decode or time.monotonic() < deadline):
+            some = [paths[index] for index in order[done : done + CHUNK]]
+            problems += filter(None, pool.map(partial(_problem, decode=decode), some))
+            done += len(some)
+            if progress:
+                progress(done, len(paths))
+    if problems:
+        more = len(problems) - SHOWN_PROBLEMS
+        lines = [*sorted(problems)[:SHOWN_PROBLEMS], *([f"and {more:,} more"] if more > 0 else [])]
+        raise DataError("\n".join(lines))
+    return done
+
+
+def _problem(path: str, *, decode: bool) -> str | None:
+    try:
+        check_picture(path, decode=decode)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _is_plain(entry: os.DirEntry[str]) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,14 +119,12 @@ def _opened(file: Path) -> Iterator[Image.Image]:
 @contextmanager
 def _decoding(file: Path) -> Iterator[None]:
     """Whatever goes wrong while a picture is decoded becomes a `DataError`, but for what the disk says."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of things beside the pixels, and without a name of the file
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _QUIET:
         try:
             yield
         except DataError:
             raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        except Image.DecompressionBombError as error:
             told = re.search(r"\((\d+) pixels\)", str(error))
             found = f"{int(told[1]):,} pixels" if told else "more pixels"
             raise _large(file, found, f"{MOST_PIXELS:,}") from error
@@ -138,6 +137,32 @@ def _decoding(file: Path) -> Iterator[None]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise damaged(file, f"it cannot be decoded ({error})", "a picture", REPLACE) from error
+
+
+class _Quiet:
+    """While any picture is decoded, Pillow's warnings are not shown: they are of things beside the pixels, and name no
+    file. What `warnings` has for that may not be used by several threads at once.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.within, self.caught = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.within:
+                self.caught = warnings.catch_warnings()
+                self.caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self.within += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self.lock:
+            self.within -= 1
+            if not self.within:
+                self.caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 def _large(file: Path, found: str, most: str) -> DataError:

@@ -52,8 +52,8 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert folder.sizes.tolist() == [len(PICTURE)] * len(folder)
     assert str(folder) == (
         f"{tmp_path}: 6 pictures of 3 classes; passed over: 4 files that are no pictures by their suffixes "
-        "(b/notes.txt, b/x.heic, b/y.heic, ...), 1 file in no class (readme.txt), 1 empty folder (none), 4 hidden files and folders "
-        "(.hidden, __MACOSX, a/Thumbs.db, ...)"
+        "(b/notes.txt, b/x.heic, b/y.heic, ...), 1 file in no class (readme.txt), 1 empty folder (none), "
+        "4 hidden files and folders (.hidden, __MACOSX, a/Thumbs.db, ...)"
     )
     (tmp_path / "b" / "x.heic").unlink()
     assert str(read_image_folder(laid(tmp_path / "all", "a/x.png"))) == f"{tmp_path}/all: 1 picture of 1 class"
