@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "Pictures",
     "Split",
     "damaged",
+    "file_bytes",
     "read_cifar",
     "read_idx",
     "read_mnist",
@@ -40,12 +42,21 @@ CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 0x08
 
+DEFLATE_FACTOR = 1032
+"""A byte that gzip has packed stands for so many at most."""
+
 DIGIT_CELLS = 28
 DIGIT_CLASSES = 10
+MOST_VALUES = 300_000 * DIGIT_CELLS**2
+"""Of an IDX file: five times as many digits as MNIST has."""
 
 PICTURE_SHAPE = (3, 32, 32)
-MOST_PICTURES = 50_000  # in one file; an archive that claims more is not read into memory
+MOST_PICTURES = 50_000
+"""Of one split, as published; of what has more not all is read into memory."""
 MOST_NAME_BYTES = 1 << 16
+MOST_ARCHIVE_BYTES = 1 << 28
+MOST_MEMBERS = 1000
+"""Of an archive, unpacked, beside its files: the published ones have 184 MB and 9 members at most."""
 
 
 class DataError(InputError):
@@ -92,6 +103,15 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def file_bytes(path: Path) -> int:
+    """The size of a regular file; of a pipe or a device a read might never return. Raises `DataError`."""
+    with reading(path):
+        about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise DataError(f"{path}: is no regular file; expected one with data")
+    return about.st_size
+
+
 def _check_choice(name: str, value: object, known: Sequence[object]) -> None:
     if value not in known:
         raise DataError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}")
@@ -108,24 +128,35 @@ def _at_most(stream: Stream, limit_bytes: int) -> bytearray:
 # --- MNIST
 
 
-def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, as MNIST has them: any number of dimensions, plain or gzip.
+def read_idx(path: str | os.PathLike[str], shape: Sequence[int | None] | None = None) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file of unsigned bytes, as MNIST has them: plain or gzip.
 
+    `shape` is the one that is expected, None where any size is. The header is read first: what it claims and the file
+    cannot hold, what is larger than `MOST_VALUES` and what has another shape is refused before anything is unpacked.
     Raises `DataError` where the file is missing or damaged, or holds other numbers than unsigned bytes.
     """
     file = Path(path)
+    stored = file_bytes(file)
     with reading(file), file.open("rb") as raw:
         if raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                return _idx_array(file, unpacked)
-        return _idx_array(file, raw)
+                return _idx_array(file, unpacked, shape, stored * DEFLATE_FACTOR)
+        return _idx_array(file, raw, shape, stored)
 
 
-def _idx_array(file: Path, stream: Stream) -> npt.NDArray[np.uint8]:
+def _idx_array(file: Path, stream: Stream, expected: Sequence[int | None] | None, holds: int) -> npt.NDArray[np.uint8]:
+    """`holds` is how many bytes the file can hold at most."""
     sizes = _idx_sizes(file, stream)
     count = math.prod(sizes)
-    data = _at_most(stream, count + 1)  # the byte after the last also makes gzip compare its checksum
     shape = " x ".join(map(str, sizes)) or "one value"
+    if expected is not None and not _has_shape(sizes, expected):
+        sought = str(tuple(expected)).replace("None", "n")
+        raise damaged(file, f"an array of {sizes}", f"{sought}, n at least 1")
+    if count > holds:
+        raise damaged(file, f"it is too short for what it claims, {count:,} values ({shape})", f"at most {holds:,}")
+    if count > MOST_VALUES:
+        raise DataError(f"{file}: too large: {count:,} values ({shape}); expected at most {MOST_VALUES:,}")
+    data = _at_most(stream, count + 1)  # the byte after the last also makes gzip compare its checksum
     if len(data) != count:
         found = "bytes follow the last value" if len(data) > count else f"it ends after {len(data):,} bytes of values"
         raise damaged(file, found, f"{count:,} ({shape})")
@@ -133,6 +164,12 @@ def _idx_array(file: Path, stream: Stream) -> npt.NDArray[np.uint8]:
         return np.frombuffer(data, np.uint8).reshape(sizes)
     except ValueError as error:  # more dimensions than NumPy has, or sizes that overflow beside a 0
         raise damaged(file, f"its sizes are {shape}", "sizes that an array can have") from error
+
+
+def _has_shape(sizes: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(sizes) == len(expected) and all(
+        size == wanted or (wanted is None and size > 0) for size, wanted in zip(sizes, expected, strict=True)
+    )
 
 
 def _idx_sizes(file: Path, stream: Stream) -> tuple[int, ...]:
@@ -159,11 +196,7 @@ def read_mnist(folder: str | os.PathLike[str], split: Split) -> Digits:
     start = "train" if split == "train" else "t10k"
     image_file = _mnist_file(folder, f"{start}-images-idx3-ubyte")
     label_file = _mnist_file(folder, f"{start}-labels-idx1-ubyte")
-    images, labels = read_idx(image_file), read_idx(label_file)
-    if images.ndim != 3 or images.shape[1:] != (DIGIT_CELLS, DIGIT_CELLS) or not len(images):
-        raise damaged(image_file, f"an array of {images.shape}", "(n, 28, 28), n at least 1")
-    if labels.ndim != 1:
-        raise damaged(label_file, f"an array of {labels.shape}", "(n,)")
+    images, labels = read_idx(image_file, (None, DIGIT_CELLS, DIGIT_CELLS)), read_idx(label_file, (None,))
     if len(images) != len(labels):
         raise damaged(label_file, f"{len(labels):,} labels", f"{len(images):,}, one for each image of {image_file}")
     _check_labels(label_file, labels, DIGIT_CLASSES)
@@ -235,16 +268,17 @@ def read_cifar(folder: str | os.PathLike[str], classes: Literal[10, 100], split:
     _check_choice("split", split, ("train", "test"))
     layout = _LAYOUTS[classes]
     batches = layout.train if split == "train" else layout.test
-    limits = dict.fromkeys(batches, MOST_PICTURES * layout.record_bytes) | {layout.names: MOST_NAME_BYTES}
+    limits = dict.fromkeys(batches, MOST_PICTURES // len(batches) * layout.record_bytes)
+    limits[layout.names] = MOST_NAME_BYTES
     where, files = _cifar_files(Path(folder), layout, limits)
     for name, limit in limits.items():
         if len(files[name]) > limit:
             raise damaged(where[name], f"more than {limit:,} bytes", "at most those")
     names = _class_names(where[layout.names], files[layout.names], classes)
     parts = [_records(where[name], files[name], layout, classes) for name in batches]
-    records = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    images = np.ascontiguousarray(records[:, layout.label_bytes :]).reshape(-1, *PICTURE_SHAPE)
-    return Pictures(images, records[:, layout.label_bytes - 1].astype(np.int64), names)
+    images = np.concatenate([records[:, layout.label_bytes :] for records in parts]).reshape(-1, *PICTURE_SHAPE)
+    labels = np.concatenate([records[:, layout.label_bytes - 1] for records in parts])
+    return Pictures(images, labels.astype(np.int64), names)
 
 
 def _records(where: str, data: bytearray, layout: _Layout, classes: int) -> npt.NDArray[np.uint8]:
@@ -281,7 +315,7 @@ def _cifar_files(
             f"there; {FETCH.format(layout.fetched)}"
         )
     with reading(archive), gzip.open(archive) as unpacked:
-        files = dict(_archive_files(unpacked, layout, limits))
+        files = dict(_archive_files(_Bounded(archive, unpacked), layout, limits))
     for name in limits:
         if name not in files:
             raise damaged(archive, f"no {layout.folder}/{name} in it", "all files of the binary version")
@@ -290,15 +324,31 @@ def _cifar_files(
 
 def _folder_files(place: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, bytearray]]:
     for name, limit in limits.items():
+        file_bytes(place / name)
         with reading(place / name), (place / name).open("rb") as stream:
             yield name, _at_most(stream, limit + 1)
 
 
-def _archive_files(
-    unpacked: gzip.GzipFile, layout: _Layout, limits: Mapping[str, int]
-) -> Iterator[tuple[str, bytearray]]:
-    with tarfile.open(fileobj=unpacked, mode="r:") as archive:
-        for member in archive:
+class _Bounded:
+    """A stream of which no more than `MOST_ARCHIVE_BYTES` are read."""
+
+    def __init__(self, file: Path, stream: Stream) -> None:
+        self.file, self.stream, self.left = file, stream, MOST_ARCHIVE_BYTES
+
+    def read(self, count: int) -> bytes:
+        data = self.stream.read(count)
+        self.left -= len(data)
+        if self.left < 0:
+            raise DataError(f"{self.file}: too large: more than {MOST_ARCHIVE_BYTES:,} bytes are packed in it")
+        return data
+
+
+def _archive_files(unpacked: _Bounded, layout: _Layout, limits: Mapping[str, int]) -> Iterator[tuple[str, bytearray]]:
+    # As a stream: tarfile does not go back in it, and so never unpacks anything twice.
+    with tarfile.open(fileobj=unpacked, mode="r|") as archive:  # type: ignore[call-overload]
+        for number, member in enumerate(archive):
+            if number == MOST_MEMBERS:
+                raise DataError(f"{unpacked.file}: too large: more than {MOST_MEMBERS:,} files are packed in it")
             path = PurePosixPath(member.name)
             if path.name in limits and str(path.parent) == layout.folder and member.isfile():
                 stream = archive.extractfile(member)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import struct
 import threading
 import warnings
@@ -27,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from mgcompile.training.files import DataError, damaged, reading
+from mgcompile.training.files import DataError, damaged, file_bytes, reading
 
 __all__ = ["FORMATS", "MOST_BYTES", "MOST_PIXELS", "SUFFIXES", "check_picture", "open_picture"]
 
@@ -101,19 +100,20 @@ def check_picture(path: str | os.PathLike[str], *, decode: bool) -> None:
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
     """The picture in a file, of which only the header is read yet."""
-    with reading(file):
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise DataError(f"{file}: is no regular file; expected a picture; {REPLACE}")
-        if about.st_size > MOST_BYTES:
-            raise _large(file, f"{about.st_size:,} bytes", f"{MOST_BYTES:,}")
-        with file.open("rb") as stream, _decoding(file), Image.open(stream, formats=FORMATS) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                pixels = f"{picture.width:,} x {picture.height:,} = {picture.width * picture.height:,} pixels"
-                raise _large(file, pixels, f"{MOST_PIXELS:,}")
-            if other := _other(picture):
-                raise DataError(f"{file}: {other}, which is not read; expected 8 or 16 bits a channel; convert it")
-            yield picture
+    if (size := file_bytes(file)) > MOST_BYTES:
+        raise _large(file, f"{size:,} bytes", f"{MOST_BYTES:,}")
+    with (
+        reading(file),
+        file.open("rb") as stream,
+        _decoding(file),
+        Image.open(stream, formats=FORMATS) as picture,
+    ):
+        if picture.width * picture.height > MOST_PIXELS:
+            pixels = f"{picture.width:,} x {picture.height:,} = {picture.width * picture.height:,} pixels"
+            raise _large(file, pixels, f"{MOST_PIXELS:,}")
+        if other := _other(picture):
+            raise DataError(f"{file}: {other}; expected 8 or 16 bits a channel, grey or in colour; convert it")
+        yield picture
 
 
 @contextmanager

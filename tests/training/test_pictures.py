@@ -152,7 +152,7 @@ def test_values_of_no_known_range_are_called_by_their_name(tmp_path: Path) -> No
     Image.new("LAB", (4, 4)).save(tmp_path / "lab.tiff")
     written(tmp_path / "f.pnm", b"Pf 1 1 -1.0 " + np.float32(0.5).tobytes())
     for name, said in (
-        ("floats.tiff", "its values are floating-point numbers, which is not read; expected 8 or 16 bits a channel"),
+        ("floats.tiff", "its values are floating-point numbers; expected 8 or 16 bits a channel"),
         ("f.pnm", "its values are floating-point numbers"),
         ("long.tiff", "its values are signed or 32-bit integers"),
         ("lab.tiff", "its colours are LAB"),
