@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "damaged",
     "file_bytes",
+    "printable",
     "read_cifar",
     "read_idx",
     "read_mnist",
@@ -38,6 +39,7 @@ Stream = IO[bytes] | gzip.GzipFile
 
 FETCH = "fetch {} into it, as `mgcompile train --fetch` does"
 
+MOST_SHOWN = 100
 CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 0x08
@@ -110,6 +112,12 @@ def file_bytes(path: Path) -> int:
     if not stat.S_ISREG(about.st_mode):
         raise DataError(f"{path}: is no regular file; expected one with data")
     return about.st_size
+
+
+def printable(name: str) -> str:
+    """A name that others chose, as it can be shown: no control characters, and not without end."""
+    shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..."
+    return shown if shown.isprintable() else ascii(shown)
 
 
 def _check_choice(name: str, value: object, known: Sequence[object]) -> None:
@@ -229,6 +237,7 @@ class _Layout:
     label_bytes: int
     folder: str
     archive: str
+    pickled: str
     fetched: str
 
     @property
@@ -244,6 +253,7 @@ _LAYOUTS: Mapping[int, _Layout] = {
         label_bytes=1,
         folder="cifar-10-batches-bin",
         archive="cifar-10-binary.tar.gz",
+        pickled="cifar-10-batches-py",
         fetched="cifar10",
     ),
     100: _Layout(
@@ -253,6 +263,7 @@ _LAYOUTS: Mapping[int, _Layout] = {
         label_bytes=2,
         folder="cifar-100-binary",
         archive="cifar-100-binary.tar.gz",
+        pickled="cifar-100-python",
         fetched="cifar100",
     ),
 }
@@ -310,9 +321,11 @@ def _cifar_files(
             return {name: str(place / name) for name in limits}, dict(_folder_files(place, limits))
     archive = folder / layout.archive
     if not archive.is_file():
+        pickled = any((folder / name).exists() for name in (layout.pickled, f"{layout.pickled}.tar.gz"))
         raise DataError(
             f"{folder}: missing: no {next(iter(limits))}, no folder {layout.folder} with it and no {layout.archive} is "
-            f"there; {FETCH.format(layout.fetched)}"
+            f"there{f' ({layout.pickled} is pickled, which is never read)' if pickled else ''}; "
+            f"{FETCH.format(layout.fetched)}"
         )
     with reading(archive), gzip.open(archive) as unpacked:
         files = dict(_archive_files(_Bounded(archive, unpacked), layout, limits))

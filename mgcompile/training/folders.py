@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mgcompile.training.files import DataError, reading
+from mgcompile.training.files import DataError, printable, reading
 from mgcompile.training.pictures import SUFFIXES, check_picture, open_picture
 
 __all__ = ["ImageFolder", "PassedOver", "check_pictures", "read_image_folder"]
@@ -43,7 +43,7 @@ class PassedOver:
         """`reason` is what one of them is called, and many; see `_REASONS`."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if self.counts[reason] <= SHOWN_NAMES:
-            self.names.setdefault(reason, []).append(name if name.isprintable() else ascii(name))
+            self.names.setdefault(reason, []).append(printable(name))
 
     def __str__(self) -> str:
         told = []
@@ -60,7 +60,7 @@ _REASONS = {
     "empty": ("empty folder", "empty folders"),
     "hidden": ("hidden file or folder", "hidden files and folders"),
     "special": ("link to nothing, device or pipe", "links to nothing, devices or pipes"),
-    "again": ("link to a folder that was read already", "links to folders that were read already"),
+    "again": ("link to a folder above or read already", "links to folders above or read already"),
 }
 
 
@@ -130,7 +130,7 @@ def _class_folders(root: str, passed: PassedOver) -> dict[str, str]:
         except UnicodeEncodeError:
             raise DataError(f"{root}: the name of the folder {name!a} is not UTF-8; rename it") from None
         if name in folders:
-            raise DataError(f"{root}: two folders are named {name}, written in two ways; rename one")
+            raise DataError(f"{root}: two folders are named {printable(name)}, written in two ways; rename one")
         folders[name] = entry.path
     return dict(sorted(folders.items()))
 
@@ -142,15 +142,14 @@ def _pictures(folder: str, root: str, passed: PassedOver) -> list[tuple[tuple[st
     found: list[tuple[tuple[str, ...], str, int]] = []
     others: list[str] = []
     waiting: list[tuple[tuple[str, ...], str]] = [((), folder)]
-    seen: set[tuple[int, int]] = set()
+    seen = set(map(_identity, (Path(root).resolve(), *Path(root).resolve().parents)))
     while waiting:
         above, place = waiting.pop()
         with reading(Path(place)):
-            about = os.stat(place)
-            if (about.st_dev, about.st_ino) in seen:
+            if (identity := _identity(place)) in seen:
                 passed.add("again", os.path.relpath(place, root))
                 continue
-            seen.add((about.st_dev, about.st_ino))
+            seen.add(identity)
             for entry in _entries(place, root, passed):
                 parts = (*above, entry.name)
                 if entry.is_dir():
@@ -161,13 +160,19 @@ def _pictures(folder: str, root: str, passed: PassedOver) -> list[tuple[tuple[st
                     others.append(os.path.relpath(entry.path, root))
     if others and not found:
         known = ", ".join(sorted(SUFFIXES))
-        more = f"it has {len(others):,} other file{'s' if len(others) > 1 else ''}, {others[0]}"
+        more = f"it has {len(others):,} other file{'s' if len(others) > 1 else ''}, {printable(others[0])}"
         raise DataError(
             f"{folder}: no picture in it; expected some ({known}); {more}; remove the folder if it is no class"
         )
     for name in others:
         passed.add("other", name)
     return found
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """What a folder is, whichever way leads there."""
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
 
 
 def _entries(folder: str, root: str, passed: PassedOver) -> Iterator[os.DirEntry[str]]:

@@ -52,7 +52,7 @@ starts other programs. Where one of these were not loaded, it would load all tha
 """
 
 MOST_PIXELS = 89_478_485
-"""Of one picture; Pillow warns of more. It takes up to 8 bytes for each."""
+"""Of one picture; Pillow warns of more. While it is read it takes up to 13 bytes for each, 1.1 GiB."""
 MOST_BYTES = 1 << 29
 """Of one file."""
 
@@ -129,8 +129,10 @@ def _decoding(file: Path) -> Iterator[None]:
             found = f"{int(told[1]):,} pixels" if told else "more pixels"
             raise _large(file, found, f"{MOST_PIXELS:,}") from error
         except UnidentifiedImageError as error:
-            known = f"a picture ({', '.join(FORMATS)})"
-            raise damaged(file, "it is in no format that is read, or its header is broken", known, REPLACE) from error
+            raise DataError(
+                f"{file}: is none of the pictures that are read ({', '.join(FORMATS)}; up to 16 bits a channel), or "
+                f"its header is damaged; {REPLACE}"
+            ) from error
         except MemoryError as error:
             raise DataError(f"{file}: there is not enough memory for it") from error
         except Exception as error:  # what is damaged makes Pillow's readers fail in many ways
@@ -196,22 +198,19 @@ def _coloured(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):
         picture = _of_eight_bits(picture)
     if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        clear = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
     return picture.convert("RGB")
 
 
 def _of_eight_bits(picture: Image.Image) -> Image.Image:
     """Grey of 12 or 16 bits, in eight, rounded; Pillow's own conversion cuts at 255."""
-    values = np.asarray(picture).astype(np.float32)
-    bits = (
-        picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE)
-        if isinstance(picture, TiffImagePlugin.TiffImageFile)
-        else None
-    )
-    top = 2 ** bits[0] - 1 if bits else 65535
-    grey = np.rint(np.clip(values * np.float32(255 / top), 0, 255)).astype(np.uint8)
-    clear = picture.info.get("transparency")
-    if not isinstance(clear, int):
-        return Image.fromarray(grey)
-    return Image.fromarray(np.stack([grey, np.where(values == clear, 0, 255).astype(np.uint8)], axis=-1))
+    bits = 16
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (bits,))[0]
+    shades = np.rint(np.minimum(np.arange(1 << 16) / (2**bits - 1), 1) * 255).astype(np.uint8)
+    values = np.clip(np.asarray(picture), 0, (1 << 16) - 1)
+    key = picture.info.get("transparency")
+    if not isinstance(key, int):
+        return Image.fromarray(shades[values])
+    return Image.fromarray(np.stack([shades[values], np.where(values == key, np.uint8(0), np.uint8(255))], axis=-1))

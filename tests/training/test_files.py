@@ -329,6 +329,9 @@ def test_cifar_that_is_not_there(tmp_path: Path) -> None:
         f"{tmp_path}: missing: no test_batch.bin, no folder cifar-10-batches-bin with it and no "
         "cifar-10-binary.tar.gz is there; fetch cifar10 into it, as `mgcompile train --fetch` does"
     )
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    message = refusal(lambda: read_cifar(tmp_path, 10, "test"))
+    assert "is there (cifar-10-batches-py is pickled, which is never read); fetch cifar10 into it" in message
     data = cifar(10)
     del data["data_batch_4.bin"]
     laid(tmp_path, 10, "archive", data)

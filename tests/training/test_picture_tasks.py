@@ -426,7 +426,7 @@ def test_what_is_wrong_with_pictures_is_known_before_the_first_step(tmp_path: Pa
         (tmp_path / "data" / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
     lines = refusal(data.check).split("\n")
     assert len(lines) == 11
-    assert all(": damaged: it is in no format that is read" in line for line in lines[:10])
+    assert all(": is none of the pictures that are read" in line for line in lines[:10])
     assert lines[10] == "and 2 more"
 
 

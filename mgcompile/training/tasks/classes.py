@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mgcompile.errors import InputError
+from mgcompile.training.files import printable
 from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Identity, Integers, Told
 
 __all__ = ["RenumberedData", "different_classes", "with_classes"]
@@ -19,11 +20,13 @@ SHOWN = 5
 def different_classes(found: Sequence[str], expected: Sequence[str]) -> str:
     """Which names some classes lack of others, and which only they have; empty where these are the same."""
     lacks, more = (sorted(set(one) - set(other)) for one, other in ((expected, found), (found, expected)))
-    return "; ".join(
-        f"{what} {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN:,} more' if len(names) > SHOWN else ''}"
-        for what, names in (("it lacks", lacks), ("only it has", more))
-        if names
-    )
+    told = (("it lacks", lacks), ("only it has", more))
+    return "; ".join(f"{what} {_listed(names)}" for what, names in told if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    first = ", ".join(map(printable, names[:SHOWN]))
+    return f"{first} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else first
 
 
 def with_classes(data: ClassData, classes: Sequence[str], *, some: bool = False) -> ClassData:
