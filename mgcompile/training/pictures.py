@@ -205,10 +205,13 @@ def _coloured(picture: Image.Image) -> Image.Image:
 
 def _of_eight_bits(picture: Image.Image) -> Image.Image:
     """Grey of 12 or 16 bits, in eight, rounded; Pillow's own conversion cuts at 255."""
-    bits = 16
+    bits, white_is_zero = 16, False
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         bits = picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (bits,))[0]
+        white_is_zero = picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0  # of 16 bits Pillow forgets
     shades = np.rint(np.minimum(np.arange(1 << 16) / (2**bits - 1), 1) * 255).astype(np.uint8)
+    if white_is_zero:
+        shades = shades[::-1]
     values = np.clip(np.asarray(picture), 0, (1 << 16) - 1)
     key = picture.info.get("transparency")
     if not isinstance(key, int):

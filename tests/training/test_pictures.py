@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,9 @@ def test_sixteen_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
 
 def tiff(data: bytes, width: int, **other: int) -> bytes:
     """A TIFF of one row as Pillow does not write it, with other bits a sample or another format of samples."""
-    tags = {256: width, 257: 1, 258: other["bits"], 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(data)}
-    tags[339] = other.get("format", 1)
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    tags = {256: width, 257: 1, 258: other["bits"], 259: 1, 273: 8, 277: 1, 278: 1, 279: len(data)}
+    tags |= {262: other.get("white_is", 1), 339: other.get("format", 1)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + directory + bytes(4)
 
 
@@ -97,6 +98,8 @@ def test_other_depths_are_scaled_to_their_own_white(tmp_path: Path) -> None:
     assert np.asarray(open_picture(ten))[0, :, 0].tolist() == [0, 255]
     twelve = written(tmp_path / "twelve.tif", tiff(b"\x00\x0f\xff\x80\x00\x00", 4, bits=12))
     assert np.asarray(open_picture(twelve))[0, :, 0].tolist() == [0, 255, 128, 0]
+    negative = written(tmp_path / "negative.tif", tiff(np.array([0, 65535], "<u2").tobytes(), 2, bits=16, white_is=0))
+    assert np.asarray(open_picture(negative))[0, :, 0].tolist() == [255, 0]
     key = Image.fromarray(np.array([[300, 65535, 5000]], np.uint16))
     key.save(tmp_path / "key.png", transparency=300)
     assert np.asarray(open_picture(tmp_path / "key.png"))[0, :, 0].tolist() == [255, 255, 19]
@@ -306,3 +309,13 @@ def test_a_large_picture_takes_what_is_said(tmp_path: Path) -> None:
     Image.new("RGBA", (4096, 4096), (1, 2, 3, 4)).save(path, compress_level=1)
     done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
     assert 4 * (1 << 24) < int(done.stdout) << 10 < 13.5 * (1 << 24)
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(24)]
+    for path in paths:
+        drawn(40, 30).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(20))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(6) as pool:
+        assert all(picture.size == (40, 30) for picture in pool.map(open_picture, paths))
+    assert warnings.filters == before
