@@ -299,8 +299,8 @@ def test_a_table_with_other_columns_is_not_overwritten(run: Path, digits: Path) 
     before = everything(run)
     said = refusal(lambda: go(run, digits, resume=True), InputError)
     assert said == (
-        f"{run / 'evaluation.csv'}: its columns are mine, yours; expected step, split, samples, loss, iou, error; move "
-        "it away to go on"
+        f"{run / 'evaluation.csv'}: its columns are mine, yours; expected step, split, samples, loss, iou, error; "
+        "bring back a copy, or move it away to go on without what it holds"
     )
     assert everything(run) == before
     (run / "evaluation.csv").unlink()  # then what was evaluated before is lost, but not the training
