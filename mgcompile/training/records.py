@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,15 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from mgcompile.errors import InputError, MgcompileError
-from mgcompile.training.runs import PICTURES, Run, writing
+from mgcompile.training.runs import PICTURES, Run, printable, writing
 from mgcompile.training.sheet import as_png
+from mgcompile.training.tasks import HeldOut
 
 __all__ = ["Records", "Table"]
 
 Figure = int | float | str
 
-TEXTS = frozenset({"split"})
-"""Columns of text; all others have numbers."""
+SPLITS = get_args(HeldOut)
 
 
 class Table:
@@ -64,7 +64,7 @@ class Table:
         reader = csv.reader(io.StringIO(self._text()))
         header = self._next(reader)
         if header is not None and tuple(header) != self.columns:
-            shown = ", ".join(header)[:200].encode("unicode_escape").decode()
+            shown = printable(", ".join(header))
             raise self._damaged(f"its columns are {shown}; expected {', '.join(self.columns)}")
         if header is None and due:
             raise self._damaged(f"line 1: expected the columns {', '.join(self.columns)}")
@@ -99,7 +99,9 @@ class Table:
             return False
         try:
             for column, text in zip(self.columns, row, strict=True):
-                if column not in TEXTS:
+                if column == "split":
+                    SPLITS.index(text)
+                else:
                     float(text)
         except ValueError:
             return False
