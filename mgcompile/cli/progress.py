@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +111,12 @@ class _Training:
         self.steps = self.batch = self.first = 0
         self.task: Any = None
         self.began = self.told = time.monotonic()
+
+    def transferred(self, record: Mapping[str, Any]) -> None:
+        from mgcompile.training.transfer import told
+
+        for line in told(record):
+            self._say(line)
 
     def started(self, step: int, recipe: Recipe, folder: Path) -> None:
         self.steps, self.batch, self.first = recipe.steps, recipe.batch, step

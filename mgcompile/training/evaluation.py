@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mgcompile.training.feeding import Place, held_out_batches, spread
 from mgcompile.training.fitting import Fit
 from mgcompile.training.metrics import Score
+from mgcompile.training.stopping import Asked
 from mgcompile.training.tasks import Data, Examples, HeldOut
 
 __all__ = ["Evaluation", "answer", "baseline", "evaluate", "output", "place_of"]
@@ -44,8 +45,9 @@ def evaluate(
     batch: int,
     crops: int = 1,
     workers: int = 0,
+    asked: Asked | None = None,
 ) -> Evaluation:
-    """The model, in evaluation mode, on `limit` samples of a split, spread over it.
+    """The model, in evaluation mode, on `limit` samples of a split, spread over it; fewer where it was asked to stop.
 
     All processes take a part each and all are told the whole. Of several crops of a picture, the probabilities are
     averaged. The loss is rounded to multiples of 2^-32 of a sample's, so that it does not depend on the processes.
@@ -58,6 +60,8 @@ def evaluate(
             for cpu in held_out_batches(
                 data, split, place_of(accelerator), limit=limit, batch=batch, crops=crops, workers=workers
             ):
+                if asked:
+                    break
                 examples = cpu.to(accelerator.device)
                 outputs, logits = answer(model, examples, fit)
                 score = score + data.score(outputs, examples.targets, logits=logits)

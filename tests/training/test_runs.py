@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -299,13 +300,88 @@ def test_a_table_with_other_columns_is_not_overwritten(run: Path, digits: Path) 
     before = everything(run)
     said = refusal(lambda: go(run, digits, resume=True), InputError)
     assert said == (
-        f"{run / 'evaluation.csv'}: its columns are mine, yours; expected step, split, samples, loss, iou, error; move "
-        "it away to go on"
+        f"{run / 'evaluation.csv'}: its columns are mine, yours; expected step, split, samples, loss, iou, error; "
+        "bring back a copy, or move it away to go on without what it holds"
     )
     assert everything(run) == before
     (run / "evaluation.csv").unlink()  # then what was evaluated before is lost, but not the training
     go(run, digits, resume=True)
     assert [row["step"] for row in rows(run / "evaluation.csv")] == ["6"]
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "binary": lambda path: path.write_bytes(bytes(range(256)) * 9),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "header": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[0] + b"\n"),
+    "no header": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[2]),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 2]),
+    "a row is gone": lambda path: path.write_text(without(path.read_text(), 2)),
+    "a row is harmed": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3,x,", 1)),
+    "a row twice": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3,1,1\n3,", 1)),
+    "a number is none": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3,zero", 1)),
+    "a step is none": lambda path: path.write_text(path.read_text().replace("\n3,", "\n" + "3" * 5000 + ",", 1)),
+    "NUL": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3\0,", 1)),
+    "quotes": lambda path: path.write_text(path.read_text().replace("\n3,", '\n3"",""', 1)),
+    "an open quote": lambda path: path.write_text(path.read_text().replace("\n3,", '\n"3,', 1)),
+    "a huge field": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3," + "1" * 200_000, 1)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def without(text: str, row: int) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[:row] + lines[row + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [*product(["training.csv"], HARMS), *product(["evaluation.csv"], sorted(HARMS.keys() - {"a row is gone"}))],
+)
+def test_a_damaged_table_is_told_and_moved_away_it_is_no_obstacle(
+    finished: Path, run: Path, digits: Path, name: str, harm: str
+) -> None:
+    HARMS[harm](run / name)
+    before = everything(run)
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said.startswith(f"{run / name}: ")
+    assert said.endswith("; bring back a copy, or move it away to go on without what it holds")
+    assert said.isprintable()
+    assert len(said) < 700
+    assert everything(run) == before
+    (run / name).rename(run / "pictures/away")
+    go(run, digits, resume=True)
+    assert figures(run)["model.safetensors"] == figures(finished)["model.safetensors"]
+
+
+def test_after_a_table_was_moved_away_its_rows_begin_later(run: Path, digits: Path) -> None:
+    shutil.rmtree(run / "checkpoints/0000000006")
+    (run / "training.csv").unlink()
+    go(run, digits, resume=True)
+    assert [row["step"] for row in rows(run / "training.csv")] == ["5", "6"]
+    go(run, digits, resume=True)
+    assert [row["step"] for row in rows(run / "training.csv")] == ["5", "6"]
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "spec.yaml", "tensorboard", "pictures", "checkpoints"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\x1b[2J" * 9, b"{" * 500])
+def test_any_other_damage_is_told_in_lines(run: Path, digits: Path, name: str, content: bytes) -> None:
+    path = run / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(MgcompileError) as caught:
+        go(run, digits, resume=True)
+    assert str(run) in str(caught.value)
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_a_checkpoint_of_a_longer_training_is_refused(run: Path, digits: Path) -> None:
+    shutil.copytree(run / "checkpoints/0000000006", run / "checkpoints/0000000099")
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said == (
+        f"{run / 'checkpoints/0000000099'}: is a checkpoint after 99 steps, and the recipe has 6; move it away to go "
+        "on without it"
+    )
 
 
 def test_numbers_are_read_back_to_the_last_bit(tmp_path: Path) -> None:
