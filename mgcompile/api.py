@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mgcompile.analysis.roofline import Roofline
     from mgcompile.drawing.page import Measure
     from mgcompile.graph import Graph
+    from mgcompile.lowering.checkpoints import Rename
 
 __all__ = ["audit", "compile", "draw", "load", "load_model", "memory", "receptive_field", "roofline", "save"]
 
@@ -244,10 +245,12 @@ def load_model(
     optimize: Mode | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     tune: bool = False,
+    rename: Rename | None = None,
 ) -> fx.GraphModule:
     """The model that `save` wrote: rebuilt from the spec in the file, with the weights of the file.
 
-    The form may be another than the one that was saved: see `compile` for `optimize`, `precision` and `tune`.
+    The form may be another than the one that was saved: see `compile` for `optimize`, `precision` and `tune`. `rename`
+    says what tensors that are called otherwise in the file are called in the model, by a function or a mapping.
     The names and shapes in the file are held against its spec before anything is allocated. Raises `InputError` where
     the file is no such checkpoint or its tensors do not fit its spec, and `MgcompileError` for what `compile` refuses.
     """
@@ -260,7 +263,7 @@ def load_model(
             raise InputError("it holds weights and no spec; compile the spec and load the weights into it")
     spec = parse_spec(header.spec, os.fspath(path))
     with _wrong_file(path):
-        checkpoints.check_header(header, spec.graph)
+        checkpoints.check_header(header, spec.graph, rename)
     model = compile(
         spec,
         device=device,
@@ -270,7 +273,7 @@ def load_model(
         tune=tune,
     )
     with _wrong_file(path):
-        checkpoints.load_weights(model, checkpoints.read_checkpoint(path)[1])
+        checkpoints.load_weights(model, checkpoints.read_checkpoint(path)[1], rename=rename)
     return model
 
 

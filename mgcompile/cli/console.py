@@ -305,8 +305,19 @@ output_option = click.option(
 )
 
 
+class Command(click.Command):
+    """A command that does not write over what it reads."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        output, read = ctx.params.get("output"), [ctx.params.get(name) for name in ("spec", "machine")]
+        for path in (*read, *ctx.params.get("specs", ()), *ctx.params.get("names", ())):
+            if output and path and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+                raise click.UsageError(f"-o {output}: it would take the place of {path}, which is read; choose another")
+        return super().invoke(ctx)
+
+
 def command(
-    name: str, *examples: str, cls: type[click.Command] = click.Command
+    name: str, *examples: str, cls: type[click.Command] = Command
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A command whose help ends with examples."""
     lines = "\n".join(f"  mgcompile {example}" for example in examples)

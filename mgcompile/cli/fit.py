@@ -137,9 +137,8 @@ def _spec_file(ctx: click.Context, param: click.Parameter, path: str | None) -> 
 @click.option(
     "--batch",
     type=click.IntRange(1, LARGEST_BATCH),
-    default=1,
     metavar="N",
-    help="Batch size, for the memories. Default: 1.",
+    help="Batch size, for --memory and --training-memory. Default: 1.",
 )
 @click.option(
     "--range",
@@ -162,7 +161,7 @@ def fit(
     vary: tuple[str, ...],
     params: dict[str, Any],
     size: tuple[int, int] | None,
-    batch: int,
+    batch: int | None,
     ranges: dict[str, _Bounds],
     steps: dict[str, int],
     format: str,
@@ -182,6 +181,9 @@ def fit(
     budgets = [budget for budget in limits.values() if budget is not None]
     if not budgets:
         raise click.UsageError(f"there is no budget; expected one of {', '.join(f'--{name}' for name in BUDGETS)}")
+    if batch is not None and not {budget.figure for budget in budgets} & {"memory", "training-memory"}:
+        raise click.UsageError("--batch goes with --memory or --training-memory; other figures are of one sample")
+    batch = batch or 1
     if output is not None and os.path.realpath(output) == os.path.realpath(spec):
         raise click.UsageError(f"-o {output}: it would take the place of the spec that it extends; choose another file")
     found = read(spec, params)

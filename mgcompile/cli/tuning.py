@@ -141,9 +141,8 @@ def _tuned(
         try:
             with torch.inference_mode():
                 model(torch.zeros(batch, *shape))
-        except (RuntimeError, MemoryError) as error:
-            if not (reason := lack_of_memory(error)):
-                raise
+        except (RuntimeError, MemoryError) as error:  # a batch that does not fit into memory
+            reason = lack_of_memory(error) or (str(error) or type(error).__name__).splitlines()[0]
             raise MgcompileError(f"batch {batch}: {reason}") from error
         finally:
             for hook in hooks:

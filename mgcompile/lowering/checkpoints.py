@@ -118,24 +118,26 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[str | None, dict[str,
         raise MgcompileError(f"cannot read {Path(path)}: {error}") from error
 
 
-def check_header(header: Header, graph: Graph) -> None:
-    """Raise `InputError` where tensors of a graph are not in a file, or have another shape there. Allocates nothing."""
+def check_header(header: Header, graph: Graph, rename: Rename | None = None) -> None:
+    """Raise `InputError` where tensors of a graph are not in a file, or have another shape there. Allocates nothing.
+
+    `rename` is that of `load_weights`.
+    """
+    shapes = {name: header.shapes[given] for name, given in _names(header.shapes, rename).items()}
     wanted: dict[str, Shape] = {}
     for node in graph:
         types = graph.input_types(node)
         own = {**node.op.weights(*types), **node.op.buffers(*types)}
         wanted |= {f"{node.weights}.{name}": tuple(shape) for name, shape in own.items()}
     report = Report(
-        kept=tuple(name for name in wanted if header.shapes.get(name) == wanted[name]),
-        missing=tuple(name for name in wanted if name not in header.shapes),
+        kept=tuple(name for name in wanted if shapes.get(name) == wanted[name]),
+        missing=tuple(name for name in wanted if name not in shapes),
         reshaped=tuple(
-            (name, header.shapes[name], shape)
-            for name, shape in wanted.items()
-            if header.shapes.get(name, shape) != shape
+            (name, shapes[name], shape) for name, shape in wanted.items() if shapes.get(name, shape) != shape
         ),
     )
     if not report.complete:
-        raise InputError(f"its tensors do not fit its spec: {report}{_hint(header.shapes, wanted)}")
+        raise InputError(f"its tensors do not fit its spec: {report}{_hint(shapes, wanted)}")
 
 
 def load_weights(
@@ -159,7 +161,7 @@ def load_weights(
         names,
     )
     if strict and not report.complete:
-        raise MgcompileError(f"the weights do not fit the model: {report}{_hint(tensors, ours)}")
+        raise MgcompileError(f"the weights do not fit the model: {report}{_hint(names, ours)}")
     with torch.no_grad():
         for name in report.kept:
             ours[name].copy_(tensors[names[name]])
@@ -214,8 +216,8 @@ def _hint(given: Iterable[str], ours: Iterable[str]) -> str:
     if prefix is None or not set(map(unwrapped, names)) & set(ours):
         return ""
     return (
-        f"\nall names begin with {prefix!r}, as {WRAPPERS_OF[prefix]} writes them; load them with "
-        "rename=mgcompile.lowering.checkpoints.unwrapped, which takes that away"
+        f"\nall names begin with {prefix!r}, as {WRAPPERS_OF[prefix]} writes them; load "
+        "them with rename=mgcompile.lowering.checkpoints.unwrapped, which takes that away"
     )
 
 

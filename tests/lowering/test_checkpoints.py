@@ -222,12 +222,12 @@ class TestDamagedFiles:
 
 @cache
 def small_checkpoint():
-    spec = "{version: 1, input: {channels: 1, size: 4}, layers: [conv: {channels: 1}]}"
     with TemporaryDirectory() as folder:
-        save(mgcompile.compile(yaml.safe_load(spec)), f"{folder}/x.safetensors")
+        save(mgcompile.compile(yaml.safe_load(TINY)), f"{folder}/x.safetensors")
         return Path(folder, "x.safetensors").read_bytes()
 
 
+TINY = "{version: 1, input: {channels: 1, size: 4}, layers: [conv: {channels: 1}]}"
 HUGE = "{input: {channels: 1000000, size: 8}, layers: [conv: {channels: 1000000}, conv: {channels: 1000000}]}"
 
 
@@ -348,6 +348,15 @@ class TestLoading:
             load_weights(model(0), given | {"other": torch.ones(1)})
         assert "all names" not in str(caught.value)
         assert unwrapped(f"{prefix}norm.weight") == "norm.weight"
+
+    def test_renamed_from_a_file(self, tmp_path):
+        path, ours = tmp_path / "x.safetensors", mgcompile.compile(yaml.safe_load(TINY), seed=1)
+        save_file(
+            {f"module.{name}": tensor for name, tensor in ours.state_dict().items()}, path, {"mgcompile.spec": TINY}
+        )
+        with pytest.raises(InputError, match=r"do not fit its spec(.|\n)*all names begin with 'module.'.*rename="):
+            mgcompile.load_model(path)
+        assert_equal(mgcompile.load_model(path, rename=unwrapped).state_dict(), ours.state_dict())
 
     def test_two_tensors_of_one_name(self):
         given = model(1).state_dict()
