@@ -267,4 +267,6 @@ def load_model(
         tune=tune,
     )
     checkpoints.load_weights(model, tensors)
+    if (data := checkpoints.read_data(path)) is not None:
+        model.meta["mgcompile"]["data"] = data
     return model

@@ -19,6 +19,7 @@ from mgcompile.graph import verify
 from mgcompile.lowering import ways
 from mgcompile.training import tasks
 from mgcompile.training.files import read_mnist
+from mgcompile.training.identity import fingerprint_of_arrays
 from mgcompile.training.loop import train
 from mgcompile.training.recipe import Recipe, recipe_for
 from mgcompile.training.tasks import Settings, base
@@ -180,7 +181,8 @@ def test_the_way_that_contributing_shows_computes_convolutions(monkeypatch: pyte
 
 def test_the_task_that_contributing_shows_is_trained_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = (text for text in fenced(ROOT / "CONTRIBUTING.md", "python") if "class DigitClassesTask" in text)
-    names = {**vars(tasks), **vars(base), "np": np, "torch": torch, "read_mnist": read_mnist, "__name__": __name__}
+    names = {**vars(tasks), **vars(base), "np": np, "torch": torch, "__name__": __name__}
+    names |= {"read_mnist": read_mnist, "fingerprint_of_arrays": fingerprint_of_arrays}
     exec("from __future__ import annotations\n" + text, names)
     task = names["DigitClassesTask"]()
     monkeypatch.setitem(tasks.TASKS, task.name, task)

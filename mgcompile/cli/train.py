@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgcompile.cli.console import TABLE_FORMATS, command, one_spec, page, put, read, say, set_option
-from mgcompile.cli.evaluate import evaluation_text
+from mgcompile.cli.evaluate import checked, evaluation_text
 from mgcompile.cli.progress import progress_bar, training_progress
 from mgcompile.errors import InputError, SpecError
 
@@ -86,6 +86,9 @@ def _value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
 @click.option("--recipe", "file", metavar="FILE", help="A YAML or JSON file with any of the following; flags win.")
 @click.option("--data", metavar="FOLDER", required=True, help="Where the task's data are.")
 @click.option("--fetch", is_flag=True, help="Download into that folder what is not there.")
+@click.option(
+    "--check-data", is_flag=True, help="Decode every picture before the first step. Else their headers are looked at."
+)
 @click.option("-o", "--output", metavar="FOLDER", required=True, help="Where recipe, figures and checkpoints go.")
 @click.option("--resume", is_flag=True, help="Go on after the last checkpoint there; begin where there is none.")
 @click.option("--from", "source", metavar="FILE", help="A .safetensors file to begin from, as far as it fits.")
@@ -111,6 +114,7 @@ def train(
     file: str | None,
     data: str,
     fetch: bool,
+    check_data: bool,
     output: str,
     resume: bool,
     source: str | None,
@@ -135,6 +139,7 @@ def train(
     For several processes: torchrun --nproc-per-node 2 -m mgcompile.cli train ...
     """
     from mgcompile.lowering.machine import threads as using
+    from mgcompile.training.evaluation import baseline
     from mgcompile.training.loop import Stopped
     from mgcompile.training.loop import train as run
     from mgcompile.training.tasks import TASKS
@@ -148,6 +153,7 @@ def train(
     if fetch:
         _fetch(task.data_set, recipe.task, data, device=None if device == "auto" else device)
     examples = task.open(Path(data), recipe.settings)
+    checked(examples, decode=check_data)
     is_first = os.environ.get("RANK", "0") == "0"
     try:
         with using(threads), training_progress() as watcher:
@@ -172,6 +178,7 @@ def train(
             recipe.task,
             examples,
             trained.test,
+            baseline(examples, "test", limit=trained.test.samples),
             crops=1,
             format=format,
             look=page(None),

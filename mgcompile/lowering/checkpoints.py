@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,10 +18,10 @@ from torch import nn
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Shape
 
-__all__ = ["Rename", "Report", "load_weights", "read_checkpoint", "save", "unwrapped"]
+__all__ = ["Rename", "Report", "load_weights", "read_checkpoint", "read_data", "save", "unwrapped"]
 
-SPEC = "mgcompile.spec"
-"""The key of the spec in a file's metadata."""
+SPEC, DATA = "mgcompile.spec", "mgcompile.data"
+"""The keys of a file's metadata: the spec, and in JSON which data it was trained on."""
 
 WRAPPERS_OF: Mapping[str, str] = {"module.": "DistributedDataParallel", "_orig_mod.": "torch.compile"}
 """What wrappers put before all names, and who they are."""
@@ -99,6 +101,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     tensors = _separate(model.state_dict())
     about = getattr(model, "meta", {}).get("mgcompile", {})
     metadata = {"format": "pt"} | ({SPEC: about["spec"]} if about.get("spec") is not None else {})
+    if about.get("data") is not None:
+        metadata[DATA] = json.dumps(about["data"])
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         save_file(tensors, draft, metadata)
@@ -107,6 +111,19 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise MgcompileError(f"cannot write {path}: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def read_data(path: str | os.PathLike[str]) -> Any:
+    """Which data the weights of a file were trained on, as `save` found it in `model.meta`; None where it does not say.
+
+    Raises `MgcompileError` where it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = (file.metadata() or {}).get(DATA)
+        return None if told is None else json.loads(told)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise MgcompileError(f"cannot read {Path(path)}: {error}") from error
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,7 +103,9 @@ def train(
     part = share(recipe, accelerator.num_processes)
     with asked_to_stop() as asked, connected(accelerator), ExitStack() as held:
         run, told = Run(Path(folder)), watcher if accelerator.is_main_process else None
-        model, optimizer, done = _ready(run, spec, recipe, accelerator, held, resume=resume, weights=given, told=told)
+        model, optimizer, done = _ready(
+            run, spec, recipe, data, accelerator, held=held, resume=resume, weights=given, told=told
+        )
         records = _records(run, recipe, data, done) if accelerator.is_main_process else None
         if told:
             told.started(done, recipe, run.folder)
@@ -142,9 +144,10 @@ def _ready(
     run: Run,
     spec: Spec,
     recipe: Recipe,
+    data: Data,
     accelerator: Accelerator,
-    held: ExitStack,
     *,
+    held: ExitStack,
     resume: bool,
     weights: Weights | None,
     told: Watcher | None,
@@ -158,7 +161,7 @@ def _ready(
         nonlocal known
         origin = weights.origin if weights else None
         held.enter_context(run.held(resume=resume))
-        known = run.begin(spec, recipe, resume=resume, origin=origin)
+        known = run.begin(spec, recipe, data.identity, resume=resume, origin=origin)
 
     def commit() -> None:
         if weights and not known:
@@ -171,6 +174,7 @@ def _ready(
 
     by_first(accelerator, hold)
     model = _model(spec, recipe, accelerator)
+    model.meta["mgcompile"]["data"] = asdict(data.identity)
     optimizer = make_optimizer(recipe, model)
     by_first(accelerator, commit)
     done = _done(run, recipe, accelerator)
