@@ -89,8 +89,8 @@ def train(
     `device` is "cpu", or where None a GPU if there is one. With `resume` it goes on after the last checkpoint in the
     folder, or begins where there is none; the numbers are those of a training that never stopped. `weights` are those
     of another network to begin from, whose report goes to `weights.json` and to the watcher. Under `torchrun` each
-    process computes its share of every batch, and the first one writes. SIGTERM and SIGINT let it finish the step and
-    save; a second one stops at once.
+    process computes its share of every batch, and the first one writes. SIGTERM, SIGINT and SIGHUP let it finish the
+    step and save; a second one stops at once.
 
     Raises `SpecError` where spec, recipe and task do not fit, `InputError` for a folder that is in use or holds another
     training and for weights of which nothing fits, `MgcompileError` for a folder that cannot be used and where writing

@@ -32,7 +32,7 @@ __all__ = ["MODEL", "PICTURES", "Run", "printable", "writing"]
 
 MODEL, STATE = "model.safetensors", "optimizer.safetensors"
 RECIPE, SPEC, CHECKPOINTS, PICTURES = "recipe.yaml", "spec.yaml", "checkpoints", "pictures"
-WEIGHTS, DATA, LOCK = "weights.json", "data.json", ".lock"
+WEIGHTS, DATA, LOCK = "weights.json", "data.json", ".mgcompile.lock"
 INTERRUPTED = "interrupted"
 """In a checkpoint: it was written because a signal stopped the training, not because the recipe asks for one there."""
 MOST_SHOWN = 400
@@ -69,7 +69,7 @@ class Run:
         Raises `MgcompileError` where it cannot be made or locked, and `InputError` where another training is in it, or
         it cannot be used: see `begin`.
         """
-        if not (self.folder / LOCK).exists():  # what is somebody else's gets no file of ours
+        if not (self.folder / RECIPE).exists():  # what is somebody else's gets no file of ours
             self._look(resume=resume)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

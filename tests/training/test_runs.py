@@ -212,11 +212,12 @@ def test_a_folder_with_a_training_is_not_overwritten(run: Path, digits: Path) ->
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, digits: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/dear.txt").write_text("mine")
+    (tmp_path / "letters/.mgcompile.lock").write_text("theirs")
     for folder in (tmp_path / "letters", tmp_path / "letters/dear.txt"):
         for resume in (False, True):
             said = refusal(lambda folder=folder, resume=resume: go(folder, digits, resume=resume), InputError)
             assert said == f"{folder}: is there and holds no training; expected a new or an empty folder"
-    assert everything(tmp_path / "letters") == {"dear.txt": b"mine"}
+    assert everything(tmp_path / "letters") == {"dear.txt": b"mine", ".mgcompile.lock": b"theirs"}
     (tmp_path / "checkpoints of old/checkpoints/0000000009").mkdir(parents=True)
     refusal(lambda: go(tmp_path / "checkpoints of old", digits), InputError)
 
