@@ -274,6 +274,8 @@ def load_model(
     )
     with _wrong_file(path):
         checkpoints.load_weights(model, checkpoints.read_checkpoint(path)[1], rename=rename)
+    if header.data is not None:
+        model.meta["mgcompile"]["data"] = header.data
     return model
 
 

@@ -123,12 +123,11 @@ def evaluate_(
     MODEL is a .safetensors file with its spec in it, or the folder of a training, whose recipe then says what flags do
     not. Of several crops of a picture the probabilities are averaged.
     """
-    from accelerate import Accelerator
-
     from mgcompile.training.evaluation import baseline, evaluate
+    from mgcompile.training.processes import accelerator_for
     from mgcompile.training.subject import open_subject
 
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = accelerator_for(None if device == "auto" else device)
     options = {"size": size, "digit": digit, "resize": resize}
     subject = open_subject(
         model, data, task=task, options=options, some_classes=some_classes, device=accelerator.device

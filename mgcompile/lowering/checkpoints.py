@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +16,7 @@ from torch import nn
 
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.graph import Graph, Shape
-from mgcompile.lowering.headers import SPEC, Header, read_header
+from mgcompile.lowering.headers import DATA, SPEC, Header, read_header
 from mgcompile.outputs import replacing
 
 __all__ = ["Rename", "Report", "check_header", "load_weights", "read_checkpoint", "save", "unwrapped"]
@@ -97,6 +99,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     tensors = _separate(model.state_dict())
     about = getattr(model, "meta", {}).get("mgcompile", {})
     metadata = {"format": "pt"} | ({SPEC: about["spec"]} if about.get("spec") is not None else {})
+    if about.get("data") is not None:
+        metadata[DATA] = json.dumps(about["data"])
     try:
         with replacing(path) as draft:
             save_file(tensors, draft, metadata)

@@ -16,8 +16,8 @@ from mgcompile.graph import Shape
 
 __all__ = ["Header", "read_header"]
 
-SPEC = "mgcompile.spec"
-"""The key of the spec in a file's metadata."""
+SPEC, DATA = "mgcompile.spec", "mgcompile.data"
+"""The keys of a file's metadata: the spec, and in JSON which data it was trained on."""
 
 LENGTH_BYTES = 8
 MOST_BYTES = 8 << 20
@@ -26,10 +26,13 @@ MOST_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The spec of a file, None where it holds none, and the shape of each of its tensors by name."""
+    """What a file holds: its spec and which data it was trained on, None where it does not say; the shape of each of
+    its tensors by name.
+    """
 
     spec: str | None
     shapes: Mapping[str, Shape]
+    data: Any = None
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -42,13 +45,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         with _regular(name) as file:
             text = _header_bytes(file)
         with safe_open(path, framework="np"):  # offsets that overlap, types that do not exist, a file that ends early
-            data = json.loads(text, object_pairs_hook=_unique)
+            header = json.loads(text, object_pairs_hook=_unique)
+        about = header.pop("__metadata__", {})
+        data = json.loads(about[DATA]) if DATA in about else None
     except OSError as error:
         raise MgcompileError(f"cannot read {name}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise MgcompileError(f"cannot read {name}: it is no safetensors file: {_reason(error)}") from error
-    spec = data.pop("__metadata__", {}).get(SPEC)
-    return Header(spec, {key: tuple(entry["shape"]) for key, entry in data.items()})
+    return Header(about.get(SPEC), {key: tuple(entry["shape"]) for key, entry in header.items()}, data)
 
 
 def _regular(name: str) -> IO[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from mgcompile.training.files import reading
 
-__all__ = ["Identity", "fingerprint_of_arrays", "fingerprint_of_files"]
+__all__ = ["Identity", "differences", "fingerprint_of_arrays", "fingerprint_of_files"]
 
 SAMPLED_FILES = 64
 """Of so many files, at equal distances, the beginning is read; of all others name and size alone count."""
 SAMPLED_BYTES = 1 << 16
 DIGEST_BYTES = 16
+SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,18 @@ def fingerprint_of_files(files: Iterable[tuple[str, str, int]]) -> str:
         with reading(Path(path)), open(path, "rb") as file:
             digest.update(file.read(SAMPLED_BYTES))
     return digest.hexdigest()
+
+
+def differences(classes: object, fingerprint: object, data: Identity) -> Iterator[str]:
+    """How data differ from those of which classes and fingerprint were written down; of classes, the first few."""
+    before = list(classes) if isinstance(classes, list | tuple) else []
+    now = list(data.classes or ())
+    if len(before) != len(now):
+        yield f"there were {len(before)} classes and are {len(now)}"
+    renamed = [(number, *names) for number, names in enumerate(zip(before, now, strict=False)) if names[0] != names[1]]
+    for number, old, new in renamed[:SHOWN]:
+        yield f"class {number} was {old!r} and is {new!r}"
+    if len(renamed) > SHOWN:
+        yield f"and {len(renamed) - SHOWN:,} more classes"
+    if fingerprint != data.fingerprint:
+        yield f"they have another fingerprint, {fingerprint!r} before and {data.fingerprint!r} now: other samples"

@@ -11,7 +11,7 @@ import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,8 +89,8 @@ def train(
     `device` is "cpu", or where None a GPU if there is one. With `resume` it goes on after the last checkpoint in the
     folder, or begins where there is none; the numbers are those of a training that never stopped. `weights` are those
     of another network to begin from, whose report goes to `weights.json` and to the watcher. Under `torchrun` each
-    process computes its share of every batch, and the first one writes. SIGTERM and SIGINT let it finish the step and
-    save; a second one stops at once.
+    process computes its share of every batch, and the first one writes. SIGTERM, SIGINT and SIGHUP let it finish the
+    step and save; a second one stops at once.
 
     Raises `SpecError` where spec, recipe and task do not fit, `InputError` for a folder that is in use or holds another
     training and for weights of which nothing fits, `MgcompileError` for a folder that cannot be used and where writing
@@ -103,7 +103,9 @@ def train(
     part = share(recipe, accelerator.num_processes)
     with asked_to_stop() as asked, connected(accelerator), ExitStack() as held:
         run, told = Run(Path(folder)), watcher if accelerator.is_main_process else None
-        model, optimizer, done = _ready(run, spec, recipe, accelerator, held, resume=resume, weights=given, told=told)
+        model, optimizer, done = _ready(
+            run, spec, recipe, data, accelerator, held=held, resume=resume, weights=given, told=told
+        )
         records = _records(run, recipe, data, done) if accelerator.is_main_process else None
         if told:
             told.started(done, recipe, run.folder)
@@ -142,9 +144,10 @@ def _ready(
     run: Run,
     spec: Spec,
     recipe: Recipe,
+    data: Data,
     accelerator: Accelerator,
-    held: ExitStack,
     *,
+    held: ExitStack,
     resume: bool,
     weights: Weights | None,
     told: Watcher | None,
@@ -158,7 +161,7 @@ def _ready(
         nonlocal known
         origin = weights.origin if weights else None
         held.enter_context(run.held(resume=resume))
-        known = run.begin(spec, recipe, resume=resume, origin=origin)
+        known = run.begin(spec, recipe, data.identity, resume=resume, origin=origin)
 
     def commit() -> None:
         if weights and not known:
@@ -171,6 +174,7 @@ def _ready(
 
     by_first(accelerator, hold)
     model = _model(spec, recipe, accelerator)
+    model.meta["mgcompile"]["data"] = asdict(data.identity)
     optimizer = make_optimizer(recipe, model)
     by_first(accelerator, commit)
     done = _done(run, recipe, accelerator)

@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mgcompile.errors import InputError, MgcompileError
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
+from mgcompile.training.identity import Identity, differences
 from mgcompile.training.locking import locked
 from mgcompile.training.optimizers import load_state, named_state
 from mgcompile.training.recipe import Recipe
@@ -31,7 +32,7 @@ __all__ = ["MODEL", "PICTURES", "Run", "printable", "writing"]
 
 MODEL, STATE = "model.safetensors", "optimizer.safetensors"
 RECIPE, SPEC, CHECKPOINTS, PICTURES = "recipe.yaml", "spec.yaml", "checkpoints", "pictures"
-WEIGHTS, LOCK = "weights.json", ".lock"
+WEIGHTS, DATA, LOCK = "weights.json", "data.json", ".mgcompile.lock"
 INTERRUPTED = "interrupted"
 """In a checkpoint: it was written because a signal stopped the training, not because the recipe asks for one there."""
 MOST_SHOWN = 400
@@ -68,24 +69,34 @@ class Run:
         Raises `MgcompileError` where it cannot be made or locked, and `InputError` where another training is in it, or
         it cannot be used: see `begin`.
         """
-        if not (self.folder / LOCK).exists():  # what is somebody else's gets no file of ours
+        if not (self.folder / RECIPE).exists():  # what is somebody else's gets no file of ours
             self._look(resume=resume)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / LOCK):
             yield
 
-    def begin(self, spec: Spec, recipe: Recipe, *, resume: bool, origin: Mapping[str, Any] | None = None) -> bool:
+    def begin(
+        self,
+        spec: Spec,
+        recipe: Recipe,
+        data: Identity,
+        *,
+        resume: bool,
+        origin: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Make ready what is held, or see that what is in it is this training; whether one is in it. `origin` says
         which weights it is to begin from. What begins is there once its recipe is written: see `commit`.
 
         Raises `MgcompileError` where writing fails, and `InputError` where it holds a training and `resume` is off, or
-        one of another spec, another recipe or other weights.
+        one of another spec, another recipe, other data or other weights.
         """
         self._look(resume=resume)
         known = (self.folder / RECIPE).exists()
         if known:
-            self._compare(spec, recipe, origin)
+            self._compare(spec, recipe)
+            self._compare_data(data)
+            self._compare_weights(origin)
         with writing(self.folder):
             (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             for name in ("", CHECKPOINTS, PICTURES):
@@ -95,6 +106,7 @@ class Run:
                 (self.folder / WEIGHTS).unlink(missing_ok=True)
                 shutil.rmtree(self.checkpoint(0), ignore_errors=True)
         self.write(SPEC, spec.to_yaml().encode())
+        self.write(DATA, json.dumps(asdict(data), indent=1).encode())
         return known
 
     def commit(self, recipe: Recipe) -> None:
@@ -112,11 +124,11 @@ class Run:
         """Whether nothing is in the folder but what is left of a training that stopped before its first step."""
         if not self.folder.is_dir():
             return False
-        ours = (SPEC, CHECKPOINTS, WEIGHTS, LOCK)
+        ours = (SPEC, CHECKPOINTS, WEIGHTS, DATA, LOCK)
         left = [path for path in self.folder.iterdir() if path.name not in ours and not _is_draft(path)]
         return not left and not any(self.steps())
 
-    def _compare(self, spec: Spec, recipe: Recipe, origin: Mapping[str, Any] | None) -> None:
+    def _compare(self, spec: Spec, recipe: Recipe) -> None:
         theirs = read_source(self.folder / RECIPE).data
         ours = recipe.model_dump(exclude_none=True, mode="json")
         names = dict.fromkeys([*ours, *theirs])
@@ -125,6 +137,18 @@ class Run:
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
         with suppress(OSError):
             self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8", errors="replace"), spec, self.folder)
+
+    def _compare_data(self, data: Identity) -> None:
+        if not (self.folder / DATA).exists():
+            return
+        began = self._read(DATA)
+        if differ := list(differences(began.get("classes"), began.get("fingerprint"), data)):
+            told = printable("; ".join(differ))
+            raise InputError(
+                f"{self.folder}: began with other data: {told}; bring them back, or begin in another folder"
+            )
+
+    def _compare_weights(self, origin: Mapping[str, Any] | None) -> None:
         if origin is not None:
             began = self._read(WEIGHTS) if (self.folder / WEIGHTS).exists() else {}
             if differ := [name for name in origin if began.get(name) != origin[name]]:

@@ -13,7 +13,7 @@ from mgcompile.errors import MgcompileError
 
 __all__ = ["Asked", "Stopped", "asked_to_stop", "left_to_the_trainer"]
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SECONDS = 2.0
 """A signal that comes again so soon is the same one: a scheduler sends it to a whole group, and torchrun once more."""
 
@@ -52,23 +52,23 @@ class Asked:
 
 @contextmanager
 def asked_to_stop() -> Iterator[Asked]:
-    """While this lasts, SIGTERM and SIGINT are noted. A signal that is ignored stays so, and where this is not the main
-    thread, which alone may handle signals, nothing is noted.
+    """While this lasts, SIGTERM, SIGINT and SIGHUP are noted. A signal that is ignored stays so, and where this is not
+    the main thread, which alone may handle signals, nothing is noted.
     """
     asked = Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # One that is not Python's is None: it could not be set again.
+    handled = {number: each for number, each in handlers.items() if each not in (signal.SIG_IGN, None)}
     try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, asked.note)
+        for number in handled:
+            signal.signal(number, asked.note)
         yield asked
     finally:
-        for number, handler in before.items():
-            if handler is not None:  # else it was not Python that set it
-                signal.signal(number, handler)
+        for number, handler in handled.items():
+            signal.signal(number, handler)
 
 
 def left_to_the_trainer(worker: int) -> None:

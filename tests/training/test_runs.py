@@ -23,9 +23,11 @@ from tensorboardX.record_writer import masked_crc32c
 import mgcompile
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.training import runs
+from mgcompile.training.identity import Identity
 from mgcompile.training.loop import train
 from mgcompile.training.records import Records, Table
 from mgcompile.training.runs import Run
+from mgcompile.training.tasks.digits import Scenes
 from tests.training.made import SMALL, figures, recipe, rows, scenes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,6 +90,7 @@ def test_a_run_has_what_the_readme_promises(finished: Path) -> None:
         "pictures",
         "checkpoints",
         "model.safetensors",
+        "data.json",
     }
     assert [path.name for path in sorted((finished / "checkpoints").iterdir())] == ["0000000004", "0000000006"]
     assert mgcompile.load(finished / "spec.yaml").graph == SPEC.graph
@@ -209,11 +212,12 @@ def test_a_folder_with_a_training_is_not_overwritten(run: Path, digits: Path) ->
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, digits: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/dear.txt").write_text("mine")
+    (tmp_path / "letters/.mgcompile.lock").write_text("theirs")
     for folder in (tmp_path / "letters", tmp_path / "letters/dear.txt"):
         for resume in (False, True):
             said = refusal(lambda folder=folder, resume=resume: go(folder, digits, resume=resume), InputError)
             assert said == f"{folder}: is there and holds no training; expected a new or an empty folder"
-    assert everything(tmp_path / "letters") == {"dear.txt": b"mine"}
+    assert everything(tmp_path / "letters") == {"dear.txt": b"mine", ".mgcompile.lock": b"theirs"}
     (tmp_path / "checkpoints of old/checkpoints/0000000009").mkdir(parents=True)
     refusal(lambda: go(tmp_path / "checkpoints of old", digits), InputError)
 
@@ -248,6 +252,32 @@ def test_another_spec_is_refused_with_what_differs(run: Path, digits: Path) -> N
     assert {name: after[name] for name in before} == before
     (run / "spec.yaml").write_bytes(b"\xff\xfe\x00")
     refusal(lambda: go(run, digits, resume=True), InputError)
+
+
+def test_other_data_are_refused_with_what_differs(run: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = everything(run)
+    ours = scenes(digits).identity
+    assert mgcompile.load_model(run / "model.safetensors").meta["mgcompile"]["data"] == {
+        "classes": None,
+        "fingerprint": ours.fingerprint,
+    }
+    monkeypatch.setattr(Scenes, "identity", Identity(None, "0" * 32))
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said == (
+        f"{run}: began with other data: they have another fingerprint, {ours.fingerprint!r} before and {'0' * 32!r} "
+        "now: other samples; bring them back, or begin in another folder"
+    )
+    assert everything(run) == before
+    monkeypatch.setattr(Scenes, "identity", Identity(("cat", "dog"), ours.fingerprint))
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert "there were 0 classes and are 2" in said
+    for damage, told in ((b"", "damaged"), (b"[1]", "damaged"), (b'{"classes": 3}', "there were 0 classes and are 2")):
+        (run / "data.json").write_bytes(damage)
+        assert told in refusal(lambda: go(run, digits, resume=True), InputError)
+    monkeypatch.undo()
+    (run / "data.json").unlink()  # of a training that knew nothing of its data
+    go(run, digits, resume=True)
+    assert figures(run)["data.json"] == before["data.json"]
 
 
 # --- what is damaged

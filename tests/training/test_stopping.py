@@ -174,7 +174,7 @@ class SendsAgain(Sends):
             send(self.number)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, "143"), (signal.SIGINT, "")])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, "143"), (signal.SIGINT, ""), (signal.SIGHUP, "129")])
 def test_a_second_signal_stops_at_once(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: str
 ) -> None:

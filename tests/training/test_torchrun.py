@@ -95,7 +95,7 @@ def test_a_folder_takes_one_training_and_what_is_stopped_goes_on_to_the_same_bit
         words, cwd=home, env=surroundings(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     waited(home / "stopped", first, 2)
-    holder = json.loads((home / "stopped/.lock").read_text())["process"]
+    holder = json.loads((home / "stopped/.mgcompile.lock").read_text())["process"]
     os.kill(holder, signal.SIGSTOP)  # and with it the other, which waits for its gradients
     second = run(home, command("stopped", "--resume"))
     os.kill(holder, signal.SIGCONT)
