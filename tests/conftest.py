@@ -55,3 +55,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plain_inductor() -> Iterator[None]:
+    """Inductor's code without vectors, made in this process: no trial of what the compiler can do, no pool of workers
+    that import PyTorch first.
+    """
+    from torch._inductor import config
+
+    with config.patch({"cpp.simdlen": 1, "compile_threads": 1}):
+        yield
