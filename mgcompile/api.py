@@ -259,7 +259,7 @@ def load_model(
             f"{os.fspath(path)} holds weights and no spec; compile the spec and load the weights into it"
         )
     model = compile(
-        parse_spec(text, os.fspath(path)),
+        parse_spec(text, os.fspath(path), extends=False),
         device=device,
         torch_compile=torch_compile,
         optimize=optimize,
