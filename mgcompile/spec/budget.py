@@ -12,7 +12,7 @@ MOST_STEPS: Final = 500_000
 """Values that all expressions together may look at or make."""
 MOST_EXPRESSIONS: Final = 250_000
 """Characters of all expressions that differ."""
-MOST_NAMES: Final = 50_000_000
+MOST_NAMES: Final = 25_000_000
 """Characters in the names of layers and operations."""
 MOST_LAYERS: Final = 100_000
 """Layers, counted before any is made; items of one list."""

@@ -108,9 +108,10 @@ class Elaboration:
 
     def note(self, problem: Problem) -> None:
         """Note a mistake; only the first at a place, which may be come by in several ways. Raises `Exhausted`."""
-        self._problems.setdefault((problem.file, problem.path), problem)
-        if len(self._problems) > MOST_MISTAKES:
-            raise Exhausted(f"more than {MOST_MISTAKES} problems; stopped here")
+        key = problem.file, problem.path
+        if key not in self._problems and len(self._problems) == MOST_MISTAKES - 1:
+            raise Exhausted(f"{MOST_MISTAKES} problems and perhaps more; stopped here")
+        self._problems.setdefault(key, problem)
 
     def note_all(self, problems: Iterable[Problem]) -> None:
         """Note several mistakes."""
@@ -248,8 +249,7 @@ class Elaboration:
         except Unknown:
             pass
         except LayerError as error:
-            common = step.user and error.option[:1] and error.option[0] in COMMON
-            self.report((*step.where, *error.option) if common else _blamed(step, *error.option), str(error))
+            self.report(_blamed(step, *error.option), str(error))
         except ShapeError as error:
             self.report(_blamed(step), f"{error}{self._use(scope)}")
         except ValidationError as error:
@@ -297,6 +297,8 @@ class Elaboration:
         once = replace(step, from_=None, on=None, repeat=None, share=None, lands=None)
         tied = Share(with_=f".{inner.path}.0", norm=step.share.norm) if step.share and step.share.repeats else None
         for index, known in enumerate(repeated_names(inner, repeat)):
+            if index and self.references.pyramids.get(f"{inner.path}.{index - 1}") is None:
+                return  # what was wrong in one repeat is wrong in the next
             yield replace(once, id=str(index), names={**step.names, **known}, share=tied if index else None)
 
     def _inner_scope(self, step: Step, id: str, scope: Scope, pyramid: Pyramid, item: dict[str, Any]) -> Scope:
@@ -387,7 +389,10 @@ class Elaboration:
 def _blamed(step: Step, *option: str | int) -> Path:
     """Where in the spec a mistake in an option of a step is to be found."""
     if step.user and step.layer:
-        return (*step.where, step.layer.kind, *option)
+        common = option and option[0] in COMMON and option[0] not in step.layer.model_fields_set
+        return (*step.where, *option) if common else (*step.where, step.layer.kind, *option)
+    if step.user and option and option[0] in COMMON:
+        return (*step.where, *option)
     # Made by a layer, which may have been told the option or not.
     maker = layer_classes().get(str(step.where[-1])) if step.where else None
     told = option and maker and str(option[0]) in maker.model_fields

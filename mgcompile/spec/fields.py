@@ -277,9 +277,10 @@ def _whole(value: Any) -> Any:
 
 
 def _levels(value: Any) -> LevelChoice:
-    match _whole(value):
-        case LevelChoice() as chosen:
-            return chosen
+    value = _whole(value)
+    match value:
+        case LevelChoice():
+            return value
         case bool():
             pass
         case int() if abs(value) <= MOST_LEVELS:

@@ -270,24 +270,21 @@ def _find(base: str, names: list[str], reach: _Reach, here: Problem) -> str:
     if reach.zoo is not None:
         candidates = [*candidates, (os.path.join(reach.zoo, f"{base}.yaml"), reach.zoo), (beside, reach.zoo)]
     within = [name for name, root in candidates if reach.outside or _is_below(name, root)]
-    if not within:
-        raise SpecError(
-            [
-                _at(
-                    here,
-                    f"`{short(base)}` lies outside of the folder of {names[0]}, below which the files that it extends "
-                    "are read; --allow-outside (in Python `allow_outside=True`) reads it",
-                )
-            ]
-        )
     # isfile says False to names that no system takes (too long, NUL), where Path.is_file raises.
     files = list(filter(os.path.isfile, within))
     if found := next((name for name in files if name.lower().endswith(SUFFIXES)), None):
         return found
     if files:
-        raise SpecError([_at(here, f"`{short(base)}`: the name of a spec ends in {', '.join(SUFFIXES)}")])
-    known = f" and no `{short(base)}` in the zoo" if reach.zoo is not None else ""
-    raise SpecError([_at(here, f"no file `{short(base)}` in {folder or 'the current folder'}{known}")])
+        reason = f"`{short(base)}`: the name of a spec ends in {', '.join(SUFFIXES)}"
+    elif beside not in within:
+        reason = (
+            f"`{short(base)}` lies outside of the folder of {names[0]}, below which files that it extends are read; "
+            "--allow-outside (in Python `allow_outside=True`) reads it"
+        )
+    else:
+        known = f" and no `{short(base)}` in the zoo" if reach.zoo is not None else ""
+        reason = f"no file `{short(base)}` in {folder or 'the current folder'}{known}"
+    raise SpecError([_at(here, reason)])
 
 
 def _is_below(name: str, folder: str | Path) -> bool:
