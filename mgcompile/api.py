@@ -261,7 +261,7 @@ def load_model(
         header = headers.read_header(path)
         if header.spec is None:
             raise InputError("it holds weights and no spec; compile the spec and load the weights into it")
-    spec = parse_spec(header.spec, os.fspath(path))
+    spec = parse_spec(header.spec, os.fspath(path), extends=False)
     with _wrong_file(path):
         checkpoints.check_header(header, spec.graph, rename)
     model = compile(

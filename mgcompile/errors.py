@@ -1,4 +1,4 @@
-"""The exceptions of mgcompile. This module imports nothing else of the project."""
+"""The exceptions of mgcompile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
+
+from mgcompile.escaping import visible
 
 __all__ = ["InputError", "MgcompileError", "Problem", "ShapeError", "SpecError", "lack_of_memory"]
 
@@ -27,7 +29,8 @@ class Problem:
     """One thing that is wrong with a spec.
 
     `file` is as the user named it; `line` and `column` count from 1, and are 0 where there is no text to point at (a
-    mapping passed from Python, a missing file). `path` reads like `layers[5].conv.channels`.
+    mapping passed from Python, a missing file). `path` reads like `layers[5].conv.channels`. As text it is one line, in
+    which what a terminal would act on is escaped; the fields hold it as it was found.
     """
 
     file: str
@@ -38,21 +41,24 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        return visible(f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}")
 
 
 _PLACE = attrgetter("file", "line", "column", "path", "message")  # tuples compare faster than problems do
 
 
 class SpecError(InputError):
-    """A spec is wrong. `errors` holds every `Problem` found, in the order of the file."""
+    """A spec is wrong. `errors` holds its problems in the order of the file: all of them, or where there are too many
+    the first ones and in `more` the number of the others.
+    """
 
-    def __init__(self, errors: Iterable[Problem]) -> None:
+    def __init__(self, errors: Iterable[Problem], more: int = 0) -> None:
         self.errors: tuple[Problem, ...] = tuple(sorted(set(errors), key=_PLACE))
-        super().__init__("\n".join(map(str, self.errors)))
+        self.more = more
+        super().__init__("\n".join([*map(str, self.errors), *([f"and {more:,} more"] if more else [])]))
 
-    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:
-        return type(self), (self.errors,)
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...], int]]:
+        return type(self), (self.errors, self.more)
 
 
 def lack_of_memory(error: BaseException) -> str | None:

@@ -10,7 +10,7 @@ import re
 from html import escape as escape_html
 from unicodedata import category
 
-__all__ = ["for_csv", "for_html", "for_json", "for_markdown", "for_yaml", "visible"]
+__all__ = ["brief", "for_csv", "for_html", "for_json", "for_markdown", "for_yaml", "visible"]
 
 UNSEEN = frozenset({"Cc", "Cf", "Cn", "Cs", "Zl", "Zp"})
 """The categories of what is not seen: controls, directions and zero widths, no characters at all, halves of surrogate
@@ -32,6 +32,11 @@ def visible(text: str, *, lines: bool = False) -> str:
     if text.isprintable():
         return text
     return "".join([letter if not _is_unseen(letter, lines) else _python(letter) for letter in text])
+
+
+def brief(text: str, most: int = 100) -> str:
+    """Text of a file that may be damaged, or a name that others chose, for a message: seen, and cut where it has `most` characters."""
+    return visible(text if len(text) <= most else f"{text[:most]}...")
 
 
 def _is_unseen(letter: str, lines: bool) -> bool:

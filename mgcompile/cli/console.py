@@ -54,6 +54,7 @@ __all__ = [
 FAILED, WRONG = 1, 2
 WIDTH, NARROWEST, WIDEST = 120, 40, 1000
 LARGEST_BATCH = 65536
+OUTSIDE = "mgcompile.allow_outside"
 OPTIMIZE = ("inference", "training")
 TABLE_FORMATS = ("table", "json", "csv", "markdown")
 TABLE_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
@@ -226,15 +227,21 @@ def page(path: str | None) -> dict[str, Any]:
     return {"width": min(max(width, NARROWEST), WIDEST), "terminal": utf8 and not plain}
 
 
+def _allow_outside(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[OUTSIDE] = value
+
+
 def read(name: str, params: Mapping[str, Any]) -> Spec:
     from mgcompile.spec import load, parse_spec
     from mgcompile.spec.source import MAX_BYTES
 
+    context = click.get_current_context(silent=True)
+    outside = context is not None and context.meta.get(OUTSIDE, False)
     if name != "-":
-        return load(name, params=params)
+        return load(name, params=params, allow_outside=outside)
     if sys.stdin is None:
         raise click.UsageError("standard input is closed")
-    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params)
+    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params, allow_outside=outside)
 
 
 def _specs(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -284,14 +291,28 @@ def table_format(format: str | None, output: str | None) -> str:
 
 one_spec = click.argument("spec", metavar="SPEC")
 many_specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True, callback=_specs)
-set_option = click.option(
-    "--set",
-    "params",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_params,
-    help="Set a param of the spec. Repeatable.",
-)
+
+
+def set_option(function: Callable[..., None]) -> Callable[..., None]:
+    """What every command that reads a spec takes: values of params, and how far `extends` may reach."""
+    params = click.option(
+        "--set",
+        "params",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_params,
+        help="Set a param of the spec. Repeatable.",
+    )
+    outside = click.option(
+        "--allow-outside",
+        is_flag=True,
+        expose_value=False,
+        callback=_allow_outside,
+        help="Let `extends` read specs outside of the folder of the SPEC.",
+    )
+    return params(outside(function))
+
+
 size_option = click.option("--size", metavar="HxW", callback=_size, help="Input size in place of the nominal one.")
 batch_option = click.option(
     "--batch", "batches", default="1", metavar="N,...", callback=_batches, help="Batch sizes. Default: 1."

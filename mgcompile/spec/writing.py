@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from mgcompile.escaping import for_yaml, visible
 from mgcompile.spec.base import Options
+from mgcompile.spec.expressions import Expression, escaped
 from mgcompile.spec.fields import LevelChoice
 
 __all__ = ["dump", "plain", "written"]
@@ -26,7 +27,7 @@ def written(options: Options) -> Any:
         name.removesuffix("_"): _plain(value, name)
         for name, field in fields.items()
         if (value := getattr(options, name)) != field.get_default(call_default_factory=True) or field.is_required()
-    } | dict(options.__pydantic_extra__ or {})
+    } | {name: escaped(value) for name, value in (options.__pydantic_extra__ or {}).items()}
     short = options.shorthand.removesuffix("_")
     if short and data.keys() == {short} and not isinstance(data[short], dict):
         return data[short]
@@ -61,7 +62,7 @@ def _plain(value: Any, name: str) -> Any:
         return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
     if isinstance(value, list):
         return [_plain(item, name) for item in value]
-    return str(value) if isinstance(value, str) else value
+    return escaped(str(value)) if isinstance(value, str) and not isinstance(value, Expression) else value
 
 
 class _Dumper(yaml.SafeDumper):

@@ -26,7 +26,6 @@ __all__ = [
     "Split",
     "damaged",
     "file_bytes",
-    "printable",
     "read_cifar",
     "read_idx",
     "read_mnist",
@@ -39,7 +38,6 @@ Stream = IO[bytes] | gzip.GzipFile
 
 FETCH = "fetch {} into it, as `mgcompile train --fetch` does"
 
-MOST_SHOWN = 100
 CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 0x08
@@ -112,12 +110,6 @@ def file_bytes(path: Path) -> int:
     if not stat.S_ISREG(about.st_mode):
         raise DataError(f"{path}: is no regular file; expected one with data")
     return about.st_size
-
-
-def printable(name: str) -> str:
-    """A name that others chose, as it can be shown: no control characters, and not without end."""
-    shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..."
-    return shown if shown.isprintable() else ascii(shown)
 
 
 def _check_choice(name: str, value: object, known: Sequence[object]) -> None:

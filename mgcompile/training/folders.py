@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mgcompile.training.files import DataError, printable, reading
+from mgcompile.escaping import brief
+from mgcompile.training.files import DataError, reading
 from mgcompile.training.pictures import SUFFIXES, check_picture, open_picture
 
 __all__ = ["ImageFolder", "PassedOver", "check_pictures", "read_image_folder"]
@@ -43,7 +44,7 @@ class PassedOver:
         """`reason` is what one of them is called, and many; see `_REASONS`."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if self.counts[reason] <= SHOWN_NAMES:
-            self.names.setdefault(reason, []).append(printable(name))
+            self.names.setdefault(reason, []).append(brief(name))
 
     def __str__(self) -> str:
         told = []
@@ -130,7 +131,7 @@ def _class_folders(root: str, passed: PassedOver) -> dict[str, str]:
         except UnicodeEncodeError:
             raise DataError(f"{root}: the name of the folder {name!a} is not UTF-8; rename it") from None
         if name in folders:
-            raise DataError(f"{root}: two folders are named {printable(name)}, written in two ways; rename one")
+            raise DataError(f"{root}: two folders are named {brief(name)}, written in two ways; rename one")
         folders[name] = entry.path
     return dict(sorted(folders.items()))
 
@@ -160,7 +161,7 @@ def _pictures(folder: str, root: str, passed: PassedOver) -> list[tuple[tuple[st
                     others.append(os.path.relpath(entry.path, root))
     if others and not found:
         known = ", ".join(sorted(SUFFIXES))
-        more = f"it has {len(others):,} other file{'s' if len(others) > 1 else ''}, {printable(others[0])}"
+        more = f"it has {len(others):,} other file{'s' if len(others) > 1 else ''}, {brief(others[0])}"
         raise DataError(
             f"{folder}: no picture in it; expected some ({known}); {more}; remove the folder if it is no class"
         )

@@ -18,7 +18,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from mgcompile.errors import InputError, MgcompileError
-from mgcompile.training.runs import PICTURES, Run, printable, writing
+from mgcompile.escaping import brief
+from mgcompile.training.runs import MOST_TOLD, PICTURES, Run, writing
 from mgcompile.training.sheet import as_png
 from mgcompile.training.tasks import HeldOut
 
@@ -64,7 +65,7 @@ class Table:
         reader = csv.reader(io.StringIO(self._text()))
         header = self._next(reader)
         if header is not None and tuple(header) != self.columns:
-            shown = printable(", ".join(header))
+            shown = brief(", ".join(header), MOST_TOLD)
             raise self._damaged(f"its columns are {shown}; expected {', '.join(self.columns)}")
         if header is None and due:
             raise self._damaged(f"line 1: expected the columns {', '.join(self.columns)}")

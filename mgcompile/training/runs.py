@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgcompile.errors import InputError, MgcompileError
+from mgcompile.escaping import brief
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
@@ -28,16 +29,19 @@ from mgcompile.training.locking import locked
 from mgcompile.training.optimizers import load_state, named_state
 from mgcompile.training.recipe import Recipe
 
-__all__ = ["MODEL", "PICTURES", "Run", "printable", "writing"]
+__all__ = ["MODEL", "MOST_TOLD", "PICTURES", "Run", "writing"]
 
 MODEL, STATE = "model.safetensors", "optimizer.safetensors"
 RECIPE, SPEC, CHECKPOINTS, PICTURES = "recipe.yaml", "spec.yaml", "checkpoints", "pictures"
 WEIGHTS, DATA, LOCK = "weights.json", "data.json", ".mgcompile.lock"
 INTERRUPTED = "interrupted"
 """In a checkpoint: it was written because a signal stopped the training, not because the recipe asks for one there."""
-MOST_SHOWN = 400
 FREE = frozenset({"keep", "checkpoint_every"})
 """What may differ when a training goes on: nothing that is computed depends on it."""
+
+
+MOST_TOLD = 400
+"""Characters of what a file of the folder says, in a message."""
 
 
 @contextmanager
@@ -48,12 +52,6 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise MgcompileError(f"{path}: cannot be written: {reason}") from error
-
-
-def printable(text: str) -> str:
-    """A part of what stands in a file that may be damaged, for a message."""
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:MOST_SHOWN])
-    return shown if len(text) <= MOST_SHOWN else f"{shown}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,7 @@ class Run:
         ours = recipe.model_dump(exclude_none=True, mode="json")
         names = dict.fromkeys([*ours, *theirs])
         if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
-            told = printable(", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ))
+            told = brief(", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ), MOST_TOLD)
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
         with suppress(OSError):
             self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8", errors="replace"), spec, self.folder)
@@ -143,7 +141,7 @@ class Run:
             return
         began = self._read(DATA)
         if differ := list(differences(began.get("classes"), began.get("fingerprint"), data)):
-            told = printable("; ".join(differ))
+            told = brief("; ".join(differ), MOST_TOLD)
             raise InputError(
                 f"{self.folder}: began with other data: {told}; bring them back, or begin in another folder"
             )
@@ -170,7 +168,9 @@ class Run:
     def _compare_specs(theirs: str, spec: Spec, where: Path) -> None:
         if theirs != spec.to_yaml():
             lines = difflib.unified_diff(theirs.splitlines(), spec.to_yaml().splitlines(), lineterm="", n=0)
-            told = [f"  {printable(line)}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+            told = [
+                f"  {brief(line, MOST_TOLD)}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")
+            ]
             first = "\n".join(told[:8])
             raise InputError(f"{where}: is of another spec than {spec.name}; it differs in\n{first}")
 

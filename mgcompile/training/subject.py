@@ -63,7 +63,7 @@ def open_subject(
         raise
     except MgcompileError as error:
         raise DataError(str(error)) from error
-    spec = parse_spec(model.meta["mgcompile"]["spec"], os.fspath(file))
+    spec = parse_spec(model.meta["mgcompile"]["spec"], os.fspath(file), extends=False)
     recipe = recipe_for(given_in(source), spec.graph) if source else None
     name = task or (recipe.task if recipe else None)
     if name is None:

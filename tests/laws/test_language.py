@@ -113,6 +113,11 @@ COMPANIONS = {
     ("predict", "by"): {"to": 0},
     ("up", "like"): {"by": "bilinear"},
     ("block", "width"): {"use": "plain"},
+    **{(kind, "normalize"): {"fuse": "weighted"} for kind in ("conv", "exchange", "unit", "grow", "join", "parallel")},
+    ("up", "bias"): {"by": "transposed"},
+    ("act", "slope"): {"by": "leaky_relu"},
+    ("act", "alpha"): {"by": "elu"},
+    ("classify", "act"): {"hidden": [4]},
 }
 FITTING = {"per level": [2, 4, 6], "refs": ["embed"], "ref": "embed"}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgcompile.errors import InputError
-from mgcompile.training.files import printable
+from mgcompile.escaping import brief
 from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Identity, Integers, Told
 
 __all__ = ["RenumberedData", "different_classes", "with_classes"]
@@ -25,7 +25,7 @@ def different_classes(found: Sequence[str], expected: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    first = ", ".join(map(printable, names[:SHOWN]))
+    first = ", ".join(map(brief, names[:SHOWN]))
     return f"{first} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else first
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgcompile.escaping import brief
 from mgcompile.training.augmentation import IMAGENET, Augmentation, Floats, picture_crops, sides
-from mgcompile.training.files import DataError, printable
+from mgcompile.training.files import DataError
 from mgcompile.training.folders import ImageFolder, check_pictures, read_image_folder
 from mgcompile.training.identity import Identity, fingerprint_of_files
 from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Integers, Settings, Task, Told
@@ -141,7 +142,7 @@ def _same_classes(place: Path, found: tuple[str, ...], train: Path, expected: tu
     raise DataError(
         f"{place}: its {len(found):,} classes are not the {len(expected):,} of {train}: "
         f"{different_classes(found, expected)}; "
-        + (f"the folder {printable(empty[0])} is empty; " if empty else "")
+        + (f"the folder {brief(empty[0])} is empty; " if empty else "")
         + "expected the same folders in both, with pictures in each; move pictures, rename or remove folders"
     )
 
