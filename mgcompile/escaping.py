@@ -35,7 +35,7 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def brief(text: str, most: int = 100) -> str:
-    """Text of a file that may be damaged, or a name that others chose, for a message: seen, and cut where it has `most` characters."""
+    """Text that others chose, for a message: what is unseen is written, and `most` characters of it are enough."""
     return visible(text if len(text) <= most else f"{text[:most]}...")
 
 
