@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -303,6 +304,14 @@ def test_wrong_use(args: list[str], said: str) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_peaks_that_never_end(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.json")
+    for name in ("pipe.json", "/dev/zero"):
+        result = run("small.yaml", "--roofline", "--machine", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{name}: it is a pipe or a device; expected a file" in result.stderr
 
 
 def test_an_input_that_is_too_small() -> None:

@@ -144,9 +144,7 @@ def _complain(error: MgcompileError | OSError, name: str = "") -> int:
     text = str(error)
     if isinstance(error, OSError):
         text = f"{error.filename or 'standard output'}: {error.strerror or error}"
-    elif isinstance(error, SpecError):
-        text = "\n".join(visible(str(problem)) for problem in error.errors)  # a name in it begins no line of its own
-    elif name and not text.startswith(name):
+    elif not isinstance(error, SpecError) and name and not text.startswith(name):
         text = f"{visible(name)}: {text}"
     say(text)
     return WRONG if isinstance(error, InputError) else FAILED

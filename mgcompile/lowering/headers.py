@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Shape
+from mgcompile.inputs import open_regular
 
 __all__ = ["Header", "read_header"]
 
@@ -42,7 +42,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     name = os.fspath(path)
     try:
-        with _regular(name) as file:
+        with open_regular(name) as file:
             text = _header_bytes(file)
         with safe_open(path, framework="np"):  # offsets that overlap, types that do not exist, a file that ends early
             header = json.loads(text, object_pairs_hook=_unique)
@@ -53,17 +53,6 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     except (SafetensorError, ValueError, RecursionError) as error:
         raise MgcompileError(f"cannot read {name}: it is no safetensors file: {_reason(error)}") from error
     return Header(about.get(SPEC), {key: tuple(entry["shape"]) for key, entry in header.items()}, data)
-
-
-def _regular(name: str) -> IO[bytes]:
-    """The open file. Raises `OSError` for what is none: a pipe would be waited for, a device never ends."""
-    descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise OSError(None, f"it is {found}; expected a file")
-    return os.fdopen(descriptor, "rb")
 
 
 def _header_bytes(file: IO[bytes]) -> bytes:

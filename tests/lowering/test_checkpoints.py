@@ -197,7 +197,7 @@ class TestDamagedFiles:
         path = tmp_path / "x.safetensors"
         make(path)
         with pytest.raises(
-            InputError, match=r"cannot read .*x.safetensors: it is a (pipe or a device|folder); expected"
+            InputError, match=r"cannot read .*x.safetensors: it is a (pipe or a device|directory); expected"
         ):
             mgcompile.load_model(path)
 
