@@ -84,9 +84,9 @@ class Run:
         *,
         resume: bool,
         origin: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Make ready what is held, or see that what is in it is this training; whether one is in it. `origin` says
-        which weights it is to begin from. What begins is there once its recipe is written: see `commit`.
+    ) -> None:
+        """Make ready what is held, or see that what is in it is this training. `origin` says which weights it is to
+        begin from. What begins is there once its recipe is written: see `commit`.
 
         Raises `MgcompileError` where writing fails, and `InputError` where it holds a training and `resume` is off, or
         one of another spec, another recipe, other data or other weights.
@@ -107,7 +107,6 @@ class Run:
                 shutil.rmtree(self.checkpoint(0), ignore_errors=True)
         self.write(SPEC, spec.to_yaml().encode())
         self.write(DATA, json.dumps(asdict(data), indent=1).encode())
-        return known
 
     def commit(self, recipe: Recipe) -> None:
         """Write the recipe: with it the folder holds a training. Raises `MgcompileError`."""

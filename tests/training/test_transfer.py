@@ -222,6 +222,12 @@ def test_other_weights_are_refused_when_it_goes_on(digits: Path, tmp_path: Path,
         with pytest.raises(InputError, match=rf"began from weights of another {what}; leave --from away"):
             go(tmp_path / "run", digits, resume=True, weights=weights)
     go(tmp_path / "run", digits, resume=True, weights=file)
+    before = figures(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(InputError, match="began from other weights, and has no checkpoint; say --from FILE again"):
+        go(tmp_path / "run", digits, resume=True)
+    go(tmp_path / "run", digits, resume=True, weights=file)
+    assert figures(tmp_path / "run") == before
     go(tmp_path / "drawn", digits)
     with pytest.raises(InputError, match="began from no weights that were given"):
         go(tmp_path / "drawn", digits, resume=True, weights=file)
