@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
-__all__ = ["InputError", "MgcompileError", "Problem", "ShapeError", "SpecError"]
+__all__ = ["InputError", "MgcompileError", "Problem", "ShapeError", "SpecError", "lack_of_memory"]
 
 
 class MgcompileError(Exception):
@@ -52,3 +53,29 @@ class SpecError(InputError):
 
     def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.errors,)
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """In a line, what an allocator of Python's or PyTorch's could not give; None for every other error.
+
+    >>> lack_of_memory(MemoryError())
+    'there is not enough memory'
+    """
+    text = str(error)
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
+        return None
+    asked = re.search(r"tried to allocate ([\d.]+) ?(bytes|[KMGT]iB)", text, re.IGNORECASE)
+    if asked is None:
+        return "there is not enough memory"
+    amount = f"{int(asked[1]) / 1e9:,.1f} GB" if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
+    return f"there is not enough memory: {amount} more are not to be had"
+
+
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "Storage size calculation overflowed",
+)
+"""What is in the texts of PyTorch's errors, which are `RuntimeError`s as most others are."""

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from mgcompile.analysis.tables import as_json
 from mgcompile.errors import Problem, SpecError
+from mgcompile.inputs import open_regular
 
 __all__ = ["Curve", "Machine", "Precision", "Rate", "machine_text", "read_machine", "value_at"]
 
@@ -93,7 +94,7 @@ def read_machine(path: str | os.PathLike[str]) -> Machine:
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
+        with open_regular(name) as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise _wrong(name, "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgcompile.cli.console import say
+from mgcompile.escaping import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -50,6 +51,7 @@ def progress_bar() -> Iterator[Progress]:
 
         def step(done: int, total: int, what: str) -> None:
             nonlocal drawn
+            what = visible(what)
             other = what != bar.tasks[0].description
             bar.update(task, completed=done, total=total, description=what)
             if other or time.monotonic() - drawn > SECONDS:
@@ -145,6 +147,6 @@ class _Training:
 
     def _say(self, text: str) -> None:
         if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
+            self.bar.console.print(visible(text), markup=False, highlight=False)
         else:
             say(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mgcompile.errors import MgcompileError
-from mgcompile.graph import Shape
+from mgcompile.errors import InputError, MgcompileError
+from mgcompile.graph import Graph, Shape
+from mgcompile.lowering.headers import SPEC, Header, read_header
+from mgcompile.outputs import replacing
 
-__all__ = ["Rename", "Report", "load_weights", "read_checkpoint", "read_data", "save", "unwrapped"]
+__all__ = ["Rename", "Report", "check_header", "load_weights", "read_checkpoint", "read_data", "save", "unwrapped"]
 
-SPEC, DATA = "mgcompile.spec", "mgcompile.data"
-"""The keys of a file's metadata: the spec, and in JSON which data it was trained on."""
+DATA = "mgcompile.data"
+"""The key of a file's metadata under which it says in JSON which data it was trained on."""
 
 WRAPPERS_OF: Mapping[str, str] = {"module.": "DistributedDataParallel", "_orig_mod.": "torch.compile"}
 """What wrappers put before all names, and who they are."""
@@ -94,8 +95,8 @@ def unwrapped(name: str) -> str:
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights of a model, and the spec that it carries, to a `.safetensors` file.
 
-    The file is complete or not there: it is written beside its place and then renamed. Raises `MgcompileError` where
-    that fails, and for a model on the meta device.
+    The file is complete or not there; see `mgcompile.outputs`. Raises `MgcompileError` where that fails, and for a
+    model on the meta device.
     """
     model, path = _plain(model), Path(path)
     tensors = _separate(model.state_dict())
@@ -103,14 +104,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     metadata = {"format": "pt"} | ({SPEC: about["spec"]} if about.get("spec") is not None else {})
     if about.get("data") is not None:
         metadata[DATA] = json.dumps(about["data"])
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        save_file(tensors, draft, metadata)
-        draft.replace(path)
+        with replacing(path) as draft:
+            save_file(tensors, draft, metadata)
     except (OSError, SafetensorError) as error:
-        raise MgcompileError(f"cannot write {path}: {error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise MgcompileError(f"cannot write {path}: {reason}") from error
 
 
 def read_data(path: str | os.PathLike[str]) -> Any:
@@ -131,11 +130,34 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[str | None, dict[str,
 
     Raises `MgcompileError` where there is no such file, or it is not a safetensors file.
     """
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get(SPEC), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            return header.spec, {name: file.get_tensor(name) for name in header.shapes}
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # the latter of types that torch lacks
         raise MgcompileError(f"cannot read {Path(path)}: {error}") from error
+
+
+def check_header(header: Header, graph: Graph, rename: Rename | None = None) -> None:
+    """Raise `InputError` where tensors of a graph are not in a file, or have another shape there. Allocates nothing.
+
+    `rename` is that of `load_weights`.
+    """
+    shapes = {name: header.shapes[given] for name, given in _names(header.shapes, rename).items()}
+    wanted: dict[str, Shape] = {}
+    for node in graph:
+        types = graph.input_types(node)
+        own = {**node.op.weights(*types), **node.op.buffers(*types)}
+        wanted |= {f"{node.weights}.{name}": tuple(shape) for name, shape in own.items()}
+    report = Report(
+        kept=tuple(name for name in wanted if shapes.get(name) == wanted[name]),
+        missing=tuple(name for name in wanted if name not in shapes),
+        reshaped=tuple(
+            (name, shapes[name], shape) for name, shape in wanted.items() if shapes.get(name, shape) != shape
+        ),
+    )
+    if not report.complete:
+        raise InputError(f"its tensors do not fit its spec: {report}{_hint(shapes, wanted)}")
 
 
 def load_weights(
@@ -159,7 +181,7 @@ def load_weights(
         names,
     )
     if strict and not report.complete:
-        raise MgcompileError(f"the weights do not fit the model: {report}{_hint(tensors, ours)}")
+        raise MgcompileError(f"the weights do not fit the model: {report}{_hint(names, ours)}")
     with torch.no_grad():
         for name in report.kept:
             ours[name].copy_(tensors[names[name]])
@@ -214,8 +236,8 @@ def _hint(given: Iterable[str], ours: Iterable[str]) -> str:
     if prefix is None or not set(map(unwrapped, names)) & set(ours):
         return ""
     return (
-        f"\nall names begin with {prefix!r}, as {WRAPPERS_OF[prefix]} writes them; load them with "
-        "rename=mgcompile.lowering.checkpoints.unwrapped, which takes that away"
+        f"\nall names begin with {prefix!r}, as {WRAPPERS_OF[prefix]} writes them; load "
+        "them with rename=mgcompile.lowering.checkpoints.unwrapped, which takes that away"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from mgcompile.escaping import for_yaml, visible
 from mgcompile.spec.base import Options
 from mgcompile.spec.fields import LevelChoice
 
@@ -69,6 +70,11 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Text of which not all is seen stands in double quotes, where it can be escaped."""
+        style = None if visible(data, lines=True) == data else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
         return super().represent_mapping(tag, mapping, flow_style=not _holds_layers(mapping))
 
@@ -78,10 +84,13 @@ class _Dumper(yaml.SafeDumper):
         )
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def dump(data: dict[str, Any]) -> str:
     """A spec's data as YAML text, a layer a line."""
     parts = [
-        yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+        for_yaml(yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True))
         for key, value in data.items()
     ]
     return "".join(part[1:-2] + "\n" if part.startswith("{") else part for part in parts)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgcompile.errors import InputError, MgcompileError
+from mgcompile.inputs import open_regular
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
@@ -134,8 +135,8 @@ class Run:
         if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
             told = printable(", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ))
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
-        with suppress(OSError):
-            self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8", errors="replace"), spec, self.folder)
+        with suppress(OSError), open_regular(self.folder / SPEC) as file:
+            self._compare_specs(file.read().decode(errors="replace"), spec, self.folder)
 
     def _compare_data(self, data: Identity) -> None:
         if not (self.folder / DATA).exists():
@@ -158,7 +159,8 @@ class Run:
         """What a file of the folder has, JSON. Raises `InputError` where it is damaged."""
         path = self.folder / name
         try:
-            found = json.loads(path.read_bytes())
+            with open_regular(path) as file:
+                found = json.load(file)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: damaged: {error}; move it away to go on without it") from error
         if not isinstance(found, dict):

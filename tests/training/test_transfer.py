@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -157,7 +158,10 @@ def test_what_cannot_be_begun_from_is_refused(file: Path, tmp_path: Path) -> Non
     save_file({}, tmp_path / "empty.safetensors")
     assert "none of its 0 tensors fits the network" in refusal(tmp_path / "empty.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
-    for name in ("text.safetensors", "none.safetensors"):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(InputError, match="it is a pipe or a device"):
+        _ = Weights(tmp_path / "pipe.safetensors").origin
+    for name in ("text.safetensors", "none.safetensors", "pipe.safetensors"):
         assert str(tmp_path / name) in refusal(tmp_path / name)
     whole = changed(
         file, tmp_path / "int.safetensors", lambda found: {name: each.to(torch.int8) for name, each in found.items()}

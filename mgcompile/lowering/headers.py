@@ -1,0 +1,75 @@
+"""What a safetensors file says of itself, read and checked before anything of it is loaded or allocated."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from safetensors import SafetensorError, safe_open
+
+from mgcompile.errors import MgcompileError
+from mgcompile.graph import Shape
+from mgcompile.inputs import open_regular
+
+__all__ = ["Header", "read_header"]
+
+SPEC = "mgcompile.spec"
+"""The key of the spec in a file's metadata."""
+
+LENGTH_BYTES = 8
+MOST_BYTES = 8 << 20
+"""A longer header is not read; that of a thousand tensors has a hundredth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The spec of a file, None where it holds none, and the shape of each of its tensors by name."""
+
+    spec: str | None
+    shapes: Mapping[str, Shape]
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The header of a file. Takes no more memory than a header may, whatever the file claims.
+
+    Raises `MgcompileError` where there is no such file, or it is not a whole and valid safetensors file.
+    """
+    name = os.fspath(path)
+    try:
+        with open_regular(name) as file:
+            text = _header_bytes(file)
+        with safe_open(path, framework="np"):  # offsets that overlap, types that do not exist, a file that ends early
+            data = json.loads(text, object_pairs_hook=_unique)
+    except OSError as error:
+        raise MgcompileError(f"cannot read {name}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
+        raise MgcompileError(f"cannot read {name}: it is no safetensors file: {_reason(error)}") from error
+    spec = data.pop("__metadata__", {}).get(SPEC)
+    return Header(spec, {key: tuple(entry["shape"]) for key, entry in data.items()})
+
+
+def _header_bytes(file: IO[bytes]) -> bytes:
+    """Raises `ValueError` where the file has no header, or one that is not read."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if size < LENGTH_BYTES or length > size - LENGTH_BYTES:
+        raise ValueError(f"of its {size:,} bytes the first eight say that a header of {length:,} follows")
+    if length > MOST_BYTES:
+        raise ValueError(f"its header has {length:,} bytes; at most {MOST_BYTES:,} are read")
+    return file.read(length)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is in its header twice")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return str(error).removeprefix("Error while deserializing header: ").splitlines()[0][:200]
