@@ -155,21 +155,21 @@ def _ready(
     """Hold the folder and make it ready; the model and the optimiser as the last checkpoint has them, and how many
     steps are done.
     """
-    known = False
 
     def hold() -> None:
-        nonlocal known
         origin = weights.origin if weights else None
         held.enter_context(run.held(resume=resume))
-        known = run.begin(spec, recipe, data.identity, resume=resume, origin=origin)
+        run.begin(spec, recipe, data.identity, resume=resume, origin=origin)
 
     def commit() -> None:
-        if weights and not known:
+        if weights and not run.steps():
             record = record_of(weights, begin_from(model, weights))
             run.write(WEIGHTS, json.dumps(record, indent=1).encode())
             run.save(0, model, optimizer, recipe.keep)
             if told:
                 told.transferred(record)
+        elif not run.steps() and (run.folder / WEIGHTS).exists():
+            raise InputError(f"{run.folder}: began from other weights, and has no checkpoint; say --from FILE again")
         run.commit(recipe)
 
     by_first(accelerator, hold)

@@ -19,6 +19,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.escaping import brief
+from mgcompile.inputs import open_regular
 from mgcompile.training.runs import MOST_TOLD, PICTURES, Run, writing
 from mgcompile.training.sheet import as_png
 from mgcompile.training.tasks import HeldOut
@@ -82,7 +83,8 @@ class Table:
     def _text(self) -> str:
         """All whole lines."""
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            with open_regular(self.path) as file:
+                text = file.read().decode(errors="replace")
         except OSError as error:
             raise self._damaged(f"it cannot be read: {error.strerror}") from error
         return text[: text.rfind("\n") + 1]

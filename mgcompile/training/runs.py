@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.escaping import brief
+from mgcompile.inputs import open_regular
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
@@ -82,9 +83,9 @@ class Run:
         *,
         resume: bool,
         origin: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Make ready what is held, or see that what is in it is this training; whether one is in it. `origin` says
-        which weights it is to begin from. What begins is there once its recipe is written: see `commit`.
+    ) -> None:
+        """Make ready what is held, or see that what is in it is this training. `origin` says which weights it is to
+        begin from. What begins is there once its recipe is written: see `commit`.
 
         Raises `MgcompileError` where writing fails, and `InputError` where it holds a training and `resume` is off, or
         one of another spec, another recipe, other data or other weights.
@@ -105,7 +106,6 @@ class Run:
                 shutil.rmtree(self.checkpoint(0), ignore_errors=True)
         self.write(SPEC, spec.to_yaml().encode())
         self.write(DATA, json.dumps(asdict(data), indent=1).encode())
-        return known
 
     def commit(self, recipe: Recipe) -> None:
         """Write the recipe: with it the folder holds a training. Raises `MgcompileError`."""
@@ -133,8 +133,8 @@ class Run:
         if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
             told = brief(", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ), MOST_TOLD)
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
-        with suppress(OSError):
-            self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8", errors="replace"), spec, self.folder)
+        with suppress(OSError), open_regular(self.folder / SPEC) as file:
+            self._compare_specs(file.read().decode(errors="replace"), spec, self.folder)
 
     def _compare_data(self, data: Identity) -> None:
         if not (self.folder / DATA).exists():
@@ -157,7 +157,8 @@ class Run:
         """What a file of the folder has, JSON. Raises `InputError` where it is damaged."""
         path = self.folder / name
         try:
-            found = json.loads(path.read_bytes())
+            with open_regular(path) as file:
+                found = json.load(file)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: damaged: {error}; move it away to go on without it") from error
         if not isinstance(found, dict):

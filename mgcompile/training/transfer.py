@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from mgcompile.errors import InputError, MgcompileError, Problem, SpecError
+from mgcompile.inputs import open_regular
 from mgcompile.lowering.checkpoints import Report, load_weights, read_checkpoint
 from mgcompile.spec.source import read_source
 
@@ -54,11 +55,14 @@ def _is_under(name: str, beginning: str) -> bool:
 def _digest(path: Path) -> str:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected a .safetensors file, such as model.safetensors in it")
+    digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+        with open_regular(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def begin_from(model: nn.Module, weights: Weights) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import shutil
 import struct
@@ -356,6 +357,7 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "an open quote": lambda path: path.write_text(path.read_text().replace("\n3,", '\n"3,', 1)),
     "a huge field": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3," + "1" * 200_000, 1)),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -157,7 +158,10 @@ def test_what_cannot_be_begun_from_is_refused(file: Path, tmp_path: Path) -> Non
     save_file({}, tmp_path / "empty.safetensors")
     assert "none of its 0 tensors fits the network" in refusal(tmp_path / "empty.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
-    for name in ("text.safetensors", "none.safetensors"):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(InputError, match="it is a pipe or a device"):
+        _ = Weights(tmp_path / "pipe.safetensors").origin
+    for name in ("text.safetensors", "none.safetensors", "pipe.safetensors"):
         assert str(tmp_path / name) in refusal(tmp_path / name)
     whole = changed(
         file, tmp_path / "int.safetensors", lambda found: {name: each.to(torch.int8) for name, each in found.items()}
@@ -222,6 +226,12 @@ def test_other_weights_are_refused_when_it_goes_on(digits: Path, tmp_path: Path,
         with pytest.raises(InputError, match=rf"began from weights of another {what}; leave --from away"):
             go(tmp_path / "run", digits, resume=True, weights=weights)
     go(tmp_path / "run", digits, resume=True, weights=file)
+    before = figures(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(InputError, match="began from other weights, and has no checkpoint; say --from FILE again"):
+        go(tmp_path / "run", digits, resume=True)
+    go(tmp_path / "run", digits, resume=True, weights=file)
+    assert figures(tmp_path / "run") == before
     go(tmp_path / "drawn", digits)
     with pytest.raises(InputError, match="began from no weights that were given"):
         go(tmp_path / "drawn", digits, resume=True, weights=file)
