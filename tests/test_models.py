@@ -17,8 +17,8 @@ LARGE = ["imagenet/r-mg-34", "imagenet/r-pmg-30-seg", "beyond/retinanet-r50-fpn"
 
 
 def spec_of(name: str) -> Spec:
-    """A network of the zoo, each layer that it repeats once, and narrow where it has a width: tracing takes as long
-    as there are operations, and says nothing new of a stage's fourth unit.
+    """A network of the zoo with every layer that it repeats once, narrow where it has a width: tracing takes as long as
+    there are operations, and says nothing new of a stage's fourth unit.
     """
     text = re.sub(r"repeat: [0-9]+", "repeat: 1", (zoo_folder() / f"{name}.yaml").read_text())
     spec = parse_spec(text, str(zoo_folder() / f"{name}.yaml"))

@@ -42,7 +42,11 @@ def pair(task: str, model: str) -> tuple[fx.GraphModule, nn.Module]:
     weights asks for a gradient: that of the image goes through all of them.
     """
     torch.manual_seed(0)
-    reference = build(task, model).double().requires_grad_(False)
+    with torch.device("meta"):
+        reference = build(task, model).double().requires_grad_(False)
+    for module in reference.to_empty(device="cpu").modules():
+        if isinstance(module, KINDS):
+            module.reset_parameters()
     compiled = mgcompile.compile(f"{task}/{model.lower()}", device="meta").requires_grad_(False)
     ours = modules_in_call_order(compiled)
     theirs = in_call_order(reference, torch.zeros(1, INPUT_SHAPES[task][0], 9, 9, dtype=torch.double))

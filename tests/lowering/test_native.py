@@ -271,6 +271,6 @@ def test_a_folder_that_cannot_be_written(
 def test_several_processes_compile_at_once(fresh: Path) -> None:
     code = "from mgcompile.lowering.native.library import library; assert library() is not None"
     environment = {**os.environ, CACHE: str(fresh)}
-    running = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=environment) for _ in range(3)]
-    assert [process.wait(120) for process in running] == [0, 0, 0]
+    running = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=environment) for _ in range(2)]
+    assert [process.wait(120) for process in running] == [0, 0]
     assert len(list(fresh.iterdir())) == 1

@@ -134,7 +134,7 @@ def test_bfloat16_comes_close(digits: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
-def test_a_network_that_torch_compiles_comes_close(digits: Path, tmp_path: Path) -> None:
+def test_a_network_that_torch_compiles_comes_close(digits: Path, tmp_path: Path, plain_inductor: None) -> None:
     spec, data = mgcompile.load(SMALL), scenes(digits)
     for name, compiled in (("plain", False), ("compiled", True)):
         told = recipe(spec, steps=4, evaluate_every=2, torch_compile=compiled)
