@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--spec", default="imagenet/r-mg-34")
+    parser.add_argument("--quick", action="store_true", help="one run, the first")
     options = parser.parse_args()
     python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
@@ -39,10 +40,10 @@ def main() -> None:
             "draw": [*own, "draw", options.spec, "-o", str(Path(folder) / "drawing.svg")],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
-        for run in range(options.runs + 1):
+        for run in range(1 if options.quick else options.runs + 1):
             for name, command in commands.items():
                 taken = seconds(command)
-                if run:
+                if run or options.quick:  # the first reads the files from the disk
                     times[name].append(taken)
     for name, taken in times.items():
         ratio = statistics.median(a / b for a, b in zip(taken, times["import torch"], strict=True))

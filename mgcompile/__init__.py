@@ -5,13 +5,12 @@
 44882244
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from mgcompile.errors import MgcompileError, Problem, ShapeError, SpecError
-
+TYPE_CHECKING = False  # nothing is imported here: `mgcompile --help` answers at once, and can be interrupted
 if TYPE_CHECKING:
+    from typing import Any
+
     from mgcompile.api import audit, compile, draw, load, load_model, memory, receptive_field, roofline, save
+    from mgcompile.errors import MgcompileError, Problem, ShapeError, SpecError
     from mgcompile.graph.ops import Op, register_op
     from mgcompile.spec import Spec
 
@@ -39,13 +38,15 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("audit", "compile", "draw", "load", "load_model", "save"), "mgcompile.api"),
     **dict.fromkeys(("memory", "receptive_field", "roofline"), "mgcompile.api"),
+    **dict.fromkeys(("MgcompileError", "Problem", "ShapeError", "SpecError"), "mgcompile.errors"),
     **dict.fromkeys(("Op", "register_op"), "mgcompile.graph.ops"),
     "Spec": "mgcompile.spec",
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when first asked for, so that `mgcompile --help` answers at once.
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from mgcompile.errors import ShapeError
+from mgcompile.errors import InputError, MgcompileError, ShapeError, SpecError
 from mgcompile.spec import SpecLike, load
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mgcompile.analysis.roofline import Roofline
     from mgcompile.drawing.page import Measure
     from mgcompile.graph import Graph
+    from mgcompile.lowering.checkpoints import Rename
 
 __all__ = ["audit", "compile", "draw", "load", "load_model", "memory", "receptive_field", "roofline", "save"]
 
@@ -243,28 +245,47 @@ def load_model(
     optimize: Mode | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     tune: bool = False,
+    rename: Rename | None = None,
 ) -> fx.GraphModule:
     """The model that `save` wrote: rebuilt from the spec in the file, with the weights of the file.
 
-    The form may be another than the one that was saved: see `compile` for `optimize`, `precision` and `tune`.
-    Raises `MgcompileError` where the file is no such checkpoint or its tensors do not fit its spec.
+    The form may be another than the one that was saved: see `compile` for `optimize`, `precision` and `tune`. `rename`
+    says what tensors that are called otherwise in the file are called in the model, by a function or a mapping.
+    The names and shapes in the file are held against its spec before anything is allocated. Raises `InputError` where
+    the file is no such checkpoint or its tensors do not fit its spec, and `MgcompileError` for what `compile` refuses.
     """
-    from mgcompile.errors import MgcompileError
-    from mgcompile.lowering import checkpoints
+    from mgcompile.lowering import checkpoints, headers
     from mgcompile.spec import parse_spec
 
-    text, tensors = checkpoints.read_checkpoint(path)
-    if text is None:
-        raise MgcompileError(
-            f"{os.fspath(path)} holds weights and no spec; compile the spec and load the weights into it"
-        )
+    with _wrong_file(path):
+        header = headers.read_header(path)
+        if header.spec is None:
+            raise InputError("it holds weights and no spec; compile the spec and load the weights into it")
+    spec = parse_spec(header.spec, os.fspath(path), extends=False)
+    with _wrong_file(path):
+        checkpoints.check_header(header, spec.graph, rename)
     model = compile(
-        parse_spec(text, os.fspath(path)),
+        spec,
         device=device,
         torch_compile=torch_compile,
         optimize=optimize,
         precision=precision,
         tune=tune,
     )
-    checkpoints.load_weights(model, tensors)
+    with _wrong_file(path):
+        checkpoints.load_weights(model, checkpoints.read_checkpoint(path)[1], rename=rename)
+    if header.data is not None:
+        model.meta["mgcompile"]["data"] = header.data
     return model
+
+
+@contextmanager
+def _wrong_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What is wrong with a file is the fault of the input, and its message names it."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except MgcompileError as error:
+        text, name = str(error), os.fspath(path)
+        raise InputError(text if name in text else f"{name}: {text}") from error

@@ -389,6 +389,24 @@ def test_schema(folder: Path) -> None:
     assert json.loads((folder / "s.json").read_text()) == json_schema()
 
 
+def test_shapes_of_a_graph_at_a_size(folder: Path) -> None:
+    graph = mgcompile.load("small.yaml").graph
+    rows = [
+        line.split() for line in run("show", "small.yaml", "--format", "graph", "--size", "64x48").stdout.splitlines()
+    ]
+    shown = {row[0]: row for row in rows if row and row[0] in graph.nodes}
+    for name, shape in graph.shapes((64, 48)).items():
+        assert "x".join(map(str, shape)) in shown[name]
+
+
+def test_a_spec_is_written_as_its_suffix_says(folder: Path) -> None:
+    for name in ("new.json", "new.yaml"):
+        assert run("show", "small.yaml", "-o", name).exit_code == 0
+        assert mgcompile.load(name).graph == mgcompile.load("small.yaml").graph
+    assert json.loads((folder / "new.json").read_text())["name"] == "small"
+    assert not (folder / "new.yaml").read_text().startswith("{")
+
+
 # --- what is refused
 
 
@@ -401,7 +419,7 @@ def test_schema(folder: Path) -> None:
         (["audit", "small.yaml", "--size", "0"], "no size"),
         (["audit", "small.yaml", "--size", "32x"], "no size"),
         (["audit", "small.yaml", "--size", "-3"], "no size"),
-        (["audit", "small.yaml", "--by", "node"], "'layer', 'level', 'op'"),
+        (["audit", "small.yaml", "--by", "cell"], "'layer', 'level', 'op', 'node'"),
         (["audit", "small.yaml", "--depth", "2"], "--by layer"),
         (["audit", "small.yaml", "--by", "layer", "--depth", "0"], "--depth"),
         (["audit", "small.yaml", "--verify", "--format", "csv"], "no CSV"),

@@ -69,6 +69,32 @@ def lines(*args: str) -> Iterator[dict[str, str]]:
     return csv.DictReader(result.stdout.splitlines())
 
 
+# --- every operation
+
+
+def test_every_operation_is_listed(folder: Path) -> None:
+    """A record a node, whose figures add up to the network's, the same in JSON and CSV."""
+    graph = load("small.yaml").graph
+    (audit,) = audits("small.yaml", "--by", "node", "--size", "40x24")
+    listed = audit["operations"]
+    rows = list(lines("small.yaml", "--by", "node", "--size", "40x24"))
+    assert [record["node"] for record in listed] == [row["node"] for row in rows] == list(graph.nodes)
+    shapes = graph.shapes((40, 24))
+    for record, row in zip(listed, rows, strict=True):
+        node = graph[record["node"]]
+        assert (record["layer"], record["op"]) == (row["layer"], row["op"]) == (node.layer, node.op.label)
+        assert record["output"] == list(shapes[node.name])
+        assert row["output"] == "x".join(map(str, shapes[node.name]))
+        assert record["inputs"] == [list(shapes[source]) for source in node.inputs]
+        assert row["level"] == ("" if record["level"] is None else str(record["level"]))
+    for figure in ("params", "macs", "flops", "activation_bytes"):
+        assert sum(record[figure] for record in listed) == audit[figure] == sum(int(row[figure]) for row in rows)
+    table = run("small.yaml", "--by", "node", "--roofline", "--receptive-field", "--memory").stdout
+    assert "small by node" in table
+    assert "small: roofline by node" in table
+    assert run("small.yaml", "--by", "node", "--format", "markdown").stdout.count("\n| ") > len(graph)
+
+
 # --- receptive fields
 
 
@@ -262,6 +288,13 @@ def test_torch_is_not_imported(args: Sequence[str]) -> None:
         (["--max", "memory=9"], "bytes"),
         (["--max", "params=9M", "--max", "params=8M"], "2 limits for params; expected one"),
         (["--receptive-field", "--depth", "2"], "--depth goes with --by layer"),
+        # Nothing that is said is passed over.
+        (["--max", "params=9M", "--batch", "2"], "--max of a memory"),
+        (["--max", "memory=9MB", "--optimizer", "adam"], "--max training-memory"),
+        (["--memory", "--by", "level", "--format", "csv"], "--memory as CSV has a line for each network"),
+        (["--roofline", "--by", "level", "--format", "csv"], "--roofline as CSV has a line for each operation"),
+        (["--receptive-field", "--by", "op", "--format", "csv"], "no sums by op"),
+        (["--receptive-field", "--by", "node", "-o", "x.csv"], "no sums by node"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

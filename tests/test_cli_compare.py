@@ -245,6 +245,7 @@ def test_params_of_plots(folder: Path) -> None:
         (["compare", "narrow.yaml", "wide.yaml", "fixed.yaml", "--diff"], "--diff is between two specs; there are 3"),
         (["compare", "narrow.yaml", "wide.yaml", "--depth", "2"], "--depth goes with --diff"),
         (["compare", "narrow.yaml", "wide.yaml", "--diff", "--by", "level", "--format", "csv"], "leave --by away"),
+        (["compare", "narrow.yaml", "wide.yaml", "--diff", "--depth", "2", "--format", "json"], "--depth groups"),
         (["compare", "narrow.yaml", "wide.yaml", "--batch", "0"], "--batch"),
         (["compare", "narrow.yaml", "wide.yaml", "--batch", "x"], "--batch"),
         (["compare", "narrow.yaml", "wide.yaml", "--by", "op"], "'level', 'layer'"),

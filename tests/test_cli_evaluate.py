@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 import mgcompile
 from mgcompile.cli import main
+from mgcompile.training import subject
 from mgcompile.training.recipe import recipe_for
-from mgcompile.training.tasks import TASKS, ClassData, Examples, Settings, Task
+from mgcompile.training.tasks import TASKS, ClassData, Examples, Identity, Settings, Task
 
 TASK = ("--task", "mnist-translation", "--size", "16", "--digit", "7")
 CPU = ("--device", "cpu")
@@ -35,6 +36,7 @@ class Stripes(ClassData):
 
     channels, size, outputs, crops = 3, 10, 3, (1, 10)
     classes = ("rows", "columns", "diagonals")
+    identity = Identity(classes, "of stripes")
 
     def samples(self, split: Literal["train", "validation", "test"]) -> int:
         return {"train": 8, "validation": 0, "test": 4}[split]
@@ -129,7 +131,7 @@ def test_the_figures_are_those_of_a_loop(made: Path) -> None:
     assert found["error"] == pytest.approx(100 - 100 * np.mean(hits), rel=1e-6)
     plain = {name: found[name] for name in ("network", "task", "size", "split", "samples")}
     assert plain == {"network": "SG-11", "task": "mnist-translation", "size": 16, "split": "test", "samples": 7}
-    assert set(found["conventions"]) == {"loss", "iou", "error"}
+    assert set(found["conventions"]) == {"loss", "iou", "error", "baseline"}
 
 
 def test_all_formats_have_the_same_figures(made: Path) -> None:
@@ -139,9 +141,13 @@ def test_all_formats_have_the_same_figures(made: Path) -> None:
     assert {name: float(row[name]) for name in ("loss", "iou", "error")} == {
         name: found[name] for name in ("loss", "iou", "error")
     }
+    constant = found["baseline"]
+    assert {name: float(row[f"{name}_baseline"]) for name in constant} == constant
+    assert set(constant) == {"loss", "iou", "error"}
     for format in ("table", "markdown"):
         text = call(made, "evaluate", *asked, "--format", format).stdout
-        for said in ("SG-11", "mnist-translation", f"{found['loss']:.5g}", f"{found['iou']:.2f}"):
+        for said in ("SG-11", "mnist-translation", f"{found['loss']:.5g}", f"{found['iou']:.2f}",
+                     "baseline", f"{constant['loss']:.5g}", f"{constant['error']:.2f}"):  # fmt: skip
             assert said in text
     call(made, "evaluate", *asked, "-o", "figures.json")
     assert json.loads(Path("figures.json").read_text(encoding="utf-8")) == found
@@ -182,6 +188,70 @@ def test_of_ten_crops_the_probabilities_are_averaged(made: Path) -> None:
     assert found["top1_error"] == 100 * float((chances.argmax(1) != examples.targets).double().mean())
     assert found["crops"] == 10
     assert found["loss"] != figures(made, *asked)["loss"]
+
+
+# --- classes by their names
+
+
+def trained_on(monkeypatch: pytest.MonkeyPatch, classes: object) -> None:
+    """As if models had been trained on these."""
+
+    def loaded(*args: Any, **more: Any) -> Any:
+        model = mgcompile.load_model(*args, **more)
+        model.meta["mgcompile"]["data"] = {"classes": classes, "fingerprint": "another"}
+        return model
+
+    monkeypatch.setattr(subject, "load_model", loaded)
+
+
+STRIPES = ("classes.safetensors", "--task", "stripes")
+
+
+def test_classes_are_those_of_the_training_by_name(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = figures(made, *STRIPES)
+    trained_on(monkeypatch, ["rows", "columns", "diagonals"])
+    assert figures(made, *STRIPES) == plain
+    assert call(made, "evaluate", *STRIPES).stderr == ""
+    trained_on(monkeypatch, ["columns", "diagonals", "rows"])
+    found = figures(made, *STRIPES)
+    assert found["baseline"] == plain["baseline"]
+    model = mgcompile.load_model(made / "classes.safetensors").eval()
+    examples = Stripes().held_out("test", np.arange(4))
+    with torch.no_grad():
+        right = model(examples.inputs).log_softmax(1)[torch.arange(4), torch.tensor([2, 0, 1, 2])]
+    assert found["loss"] == pytest.approx(float(-right.mean()), rel=1e-5)
+    assert call(made, "explain", *STRIPES, "--saliency", "--stride", "4", "--sample", "1").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain"])
+@pytest.mark.parametrize(
+    ("classes", "more", "said"),
+    [
+        (["rows", "columns", "slopes"], (), "it lacks slopes; only it has diagonals; name them as they were"),
+        (["rows", "columns", "slopes"], ("--some-classes",), "it lacks slopes; only it has diagonals; name them"),
+        (["rows", "columns", "diagonals", "dots"], (), "it lacks dots; say --some-classes to go on without these"),
+        (["rows", "columns"], ("--some-classes",), "only it has diagonals; name them"),
+        (["rows", "rows", "columns"], (), "not told apart by their names"),
+        ("rows", (), "damaged: what it says of its classes is no list of names"),
+        ([1, 2, 3], (), "damaged: what it says of its classes is no list of names"),
+    ],
+)
+def test_other_classes_are_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch, *, command: str, classes: object, more: tuple[str, ...], said: str
+) -> None:
+    trained_on(monkeypatch, classes)
+    result = call(made, command, *STRIPES, *more, *(["--saliency"] if command == "explain" else []))
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_model_that_does_not_say_its_classes_is_evaluated_with_a_line(made: Path) -> None:
+    result = call(made, "evaluate", *STRIPES)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"{made}/classes.safetensors: does not say which classes it was trained on; those of the data are taken in "
+        "their order\n"
+    )
 
 
 # --- what is wrong

@@ -193,6 +193,7 @@ def test_ranges_steps_and_choices_are_respected(folder: Path) -> None:
         (("--vary", "width", "--macs", "1M", "-o", "no/fitted.yaml"), "there is no folder no"),
         (("--vary", "width", "--macs", "1M", "-o", "./small.yaml"), "it would take the place of the spec"),
         (("--vary", "width", "--macs", "1M", "--set", "n=0"), "at least 1"),
+        (("--vary", "width", "--macs", "1M", "--batch", "2"), "--batch goes with --memory"),
         (("--vary", "width", "--macs", "1M", "--batch", "0"), "0 is not in the range"),
     ],
 )

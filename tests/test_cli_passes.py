@@ -224,6 +224,8 @@ def test_choices_that_cannot_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None
         (["show", "small.yaml", "--passes", "--format", "yaml"], "--passes has no yaml"),
         (["show", "small.yaml", "--passes", "--expand"], "choose one"),
         (["show", "small.yaml", "--size", "64"], "--size goes with --passes"),
+        (["show", "small.yaml", "--size", "64", "--format", "json"], "--size goes with --passes or --format graph"),
+        (["show", "small.yaml", "--expand", "--format", "graph"], "--expand prints a spec"),
         (["show", "small.yaml", "--format", "csv"], "--format csv goes with --passes"),
         (["show", "valid.yaml", "--passes", "--size", "4"], "too small"),
         (["draw", "small.yaml", "--optimize", "auto"], "'inference', 'training'"),

@@ -6,13 +6,17 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mgcompile.cli import main
 from mgcompile.training import fetching
@@ -147,7 +151,11 @@ def test_flags_win_over_a_file_and_a_file_over_the_paper(folder: Path, tmp_path:
         (("--optimizer", "adam"), "Invalid value for '--optimizer': expected one of sgd, adamw, found 'adam'"),
         (("--task", "cifar"), "Invalid value for '--task': expected one of mnist-seg, "),
         (("--digit", "7"), "digit: cifar10 has no such option; of data it has resize, size"),
-        (("--batch", "5", "--accumulate", "2"), "a batch of 5 cannot be computed in 2 equal parts"),
+        (("--batch", "5", "--accumulate", "2"), "--accumulate: a batch of 5 cannot be computed in 2 equal parts; "),
+        (
+            ("--lr", "1e-5"),
+            "--lr: the rate of schedule exponential would rise from 1e-05 (--lr) to 0.0001 (--final-lr)",
+        ),
         (("--step", "5"), "No such option"),
         (("--recipe", "none.yaml"), "none.yaml: no such file"),
         (("--threads", "0"), "Invalid value for '--threads': 0 is not in the range 1<=x<=1024"),
@@ -250,6 +258,96 @@ def test_folders_that_cannot_be_used_are_told(folder: Path, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     said = refused(train(folder, tmp_path / "file/run", "--steps", "2"), 1)
     assert said == f"{tmp_path / 'file/run'}: cannot be written: Not a directory"
+
+
+def test_classes_with_other_names_are_refused_when_it_goes_on(folder: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(folder, tmp_path / "mine"))
+    out = tmp_path / "run"
+    assert train(mine, out, "--steps", "2").exit_code == 0
+    names = mine / "cifar/batches.meta.txt"
+    names.write_text(names.read_text().replace("kind3", "dog"))
+    said = refused(train(mine, out, "--steps", "2", "--resume"))
+    assert said == (
+        f"{out}: began with other data: class 3 was 'kind3' and is 'dog'; bring them back, or begin in another folder"
+    )
+    shutil.copy(folder / "cifar/batches.meta.txt", names)
+    batch = mine / "cifar/data_batch_2.bin"
+    batch.write_bytes(batch.read_bytes()[:-1] + b"?")
+    said = refused(train(mine, out, "--steps", "2", "--resume"))
+    assert "began with other data: " in said
+
+
+def test_a_training_begins_from_other_weights_and_says_what_became_of_them(folder: Path, tmp_path: Path) -> None:
+    network = tmp_path / "seven.yaml"
+    network.write_text((folder / "tiny.yaml").read_text().replace("classify: 10", "classify: 7"), encoding="utf-8")
+    weights = tmp_path / "seven.safetensors"
+    assert run("compile", network, "-o", weights).exit_code == 0
+    tensors = load_file(weights)
+    extra = {"extra": next(iter(tensors.values())).clone()}
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()} | extra, weights)
+    out = tmp_path / "run"
+    said = refused(train(folder, out, "--steps", "2", "--from", weights))
+    assert said.endswith("--map module.=")
+    result = train(folder, out, "--steps", "2", "--from", weights, "--map", "module.=")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads((out / "weights.json").read_text())
+    lines = result.stderr.splitlines()
+    kept = f"{len(record['kept'])} tensors kept, of these {len(record['kept'])} renamed"
+    assert lines[0].startswith(f"begins from {weights}: {kept}, 2 reshaped, as drawn, 0 of another type")
+    assert sum("reshaped, as drawn: " in line for line in lines) == 2
+    assert "  dropped: extra" in lines
+    assert f"{out}: cifar10, begins" in lines
+    weights.unlink()
+    assert train(folder, out, "--steps", "2", "--resume").exit_code == 0
+    assert "--map is for the names" in refused(train(folder, out, "--steps", "2", "--map", "a=b"))
+    missing = refused(train(folder, tmp_path / "none", "--steps", "2", "--from", weights))
+    assert missing == f"{weights}: cannot be read: No such file or directory"
+    folder_said = refused(train(folder, tmp_path / "none", "--steps", "2", "--from", out))
+    assert folder_said == f"{out}: is a folder; expected a .safetensors file, such as model.safetensors in it"
+
+
+def test_a_signal_ends_it_with_its_status_and_a_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stepped(self: object, step: int, lr: float, loss: float) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mgcompile.cli.progress._Training.stepped", stepped)
+        result = train(folder, tmp_path / "run", "--steps", "9")
+    assert result.exit_code == 143
+    assert not result.stdout
+    last = result.stderr.splitlines()[-1]
+    said = "stopped by SIGTERM after step 2, and that is saved; the same command with --resume goes on"
+    assert last == f"{tmp_path / 'run'}: {said}"
+    assert train(folder, tmp_path / "run", "--steps", "9", "--resume").exit_code == 0
+
+
+def test_a_norm_of_a_single_value_is_told_before_there_is_a_folder(folder: Path, tmp_path: Path) -> None:
+    network = tmp_path / "gated.yaml"
+    gate = "  - gate: [global_pool, conv: {kernel: 1, reach: 0, channels: 8}]\n"
+    text = (folder / "tiny.yaml").read_text()
+    network.write_text(text.replace("  - classify", gate + "  - classify"), encoding="utf-8")
+    sizes = ("--task", "cifar10", "--size", "8", "--resize", "10", "--data", folder / "cifar", "-o", tmp_path / "run")
+    said = refused(run("train", network, *sizes, "--steps", "2", "--batch", "3", "--accumulate", "3"))
+    assert said.startswith(f"{network}:7: gate1.body.conv")
+    assert "take 6 at least (--batch), or fewer parts (--accumulate), or choose another norm here" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("surrounding", "said"),
+    [
+        ({"WORLD_SIZE": "many"}, "the environment has WORLD_SIZE='many'; expected a number of processes"),
+        ({"WORLD_SIZE": "0"}, "the environment has WORLD_SIZE='0'; expected a number of processes"),
+    ],
+)
+def test_processes_that_were_started_oddly_are_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surrounding: dict[str, str], said: str
+) -> None:
+    for name, value in surrounding.items():
+        monkeypatch.setenv(name, value)
+    assert said in refused(train(folder, tmp_path / "run", "--steps", "2"))
 
 
 def test_a_loss_that_is_not_finite_ends_with_status_1(folder: Path, tmp_path: Path) -> None:

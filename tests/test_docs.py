@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 import mgcompile
+from mgcompile.cli import main
 from mgcompile.graph import verify
-from mgcompile.lowering import ways
+from mgcompile.lowering import tuning, ways
+from mgcompile.lowering.machine import CACHE
+from mgcompile.measuring import peak
 from mgcompile.training import tasks
 from mgcompile.training.files import read_mnist
+from mgcompile.training.identity import fingerprint_of_arrays
 from mgcompile.training.loop import train
 from mgcompile.training.recipe import Recipe, recipe_for
 from mgcompile.training.tasks import Settings, base
@@ -67,23 +72,23 @@ def test_every_recipe_shown_is_right(text: str) -> None:
     assert recipe.steps == 1200
 
 
-def test_the_training_of_the_readme_runs(tmp_path: Path) -> None:
+def run(*words: str) -> str:
+    """What a command prints, in this process: tests/test_cli.py is about processes."""
+    result = CliRunner().invoke(main, list(words), prog_name="mgcompile")
+    assert result.exit_code == 0, f"{words}: {result.output}{result.exception!r}"
+    return result.output
+
+
+def test_the_training_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """On made-up digits, for two steps, and with few samples."""
+    monkeypatch.chdir(tmp_path)
     made.mnist(tmp_path / "mnist")
     for command in TRAINING:
         words = shlex.split(command)
         words += {"train": ["--steps", "2", "--batch", "4", "--test-samples", "9"], "evaluate": ["--samples", "9"]}.get(
             words[1], []
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "mgcompile.cli", *words[1:]],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        run(*words[1:])
     for picture in ("answers.png", "saliency.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -99,54 +104,58 @@ def test_the_python_of_the_page_on_training_runs(
     assert (tmp_path / "runs/small/model.safetensors").is_file()
 
 
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, and hardly any time for what measures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    tuning.forget()
+    monkeypatch.setattr(tuning, "SECONDS", 0.0)
+    monkeypatch.setattr(peak, "SECONDS", 0.0)
+    (tmp_path / "demo").mkdir()
+    return tmp_path
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
+def test_every_command_of_the_readme_runs(command: str, quick: Path) -> None:
     words = shlex.split(command, comments=True)
     assert words[0] == "mgcompile"
-    (tmp_path / "demo").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "mgcompile.cli", *words[1:]],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout or done.stderr
+    assert run(*words[1:])
     if "-o" in words:
-        assert (tmp_path / words[words.index("-o") + 1]).stat().st_size > 0
+        assert (quick / words[words.index("-o") + 1]).stat().st_size > 0
 
 
 @pytest.mark.parametrize("text", fenced(ROOT / "README.md", "python"))
-def test_the_python_of_the_readme_runs(text: str, tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "torch.Size([" in done.stdout
+def test_the_python_of_the_readme_runs(text: str, quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(text, {})
+    assert "torch.Size([" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", [
-    "startup.py --runs 1", "scale.py --layers 10 20 --runs 1", "inference.py --quick", "training.py --quick",
+BENCHMARKS = [
+    "startup.py --quick", "scale.py --layers 10 20 --runs 1", "inference.py --quick", "training.py --quick",
     "peers.py --quick", "growth.py --quick", "roofline.py --quick", "tasks.py --quick",
     "paper_mnist.py --quick --parts segmentation",
-])  # fmt: skip
-def test_the_benchmarks_of_the_readme_run(script: str) -> None:
-    assert f"python benchmarks/{script.split(maxsplit=1)[0]}" in (ROOT / "README.md").read_text()
-    name, *options = script.split()
-    command = [sys.executable, str(ROOT / "benchmarks" / name), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+]  # fmt: skip
+ONE_AFTER_THE_OTHER = """
+import runpy, sys
+for line in sys.argv[1:]:
+    sys.argv = line.split()
+    print("$", line, flush=True)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_benchmarks_of_the_readme_run() -> None:
+    """All in one process: to start takes each as long as to run."""
+    readme, folder = (ROOT / "README.md").read_text(), ROOT / "benchmarks"
+    assert all(f"python benchmarks/{script.split(maxsplit=1)[0]}" in readme for script in BENCHMARKS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, *(f"{folder}/{script}" for script in BENCHMARKS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 4
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = done.stdout.split("$ ")[1:]
+    assert len(printed) == len(BENCHMARKS)
+    assert all(len(lines.splitlines()) > 4 for lines in printed), printed
 
 
 def test_the_readme_holds_the_spec_of_the_zoo() -> None:
@@ -180,7 +189,8 @@ def test_the_way_that_contributing_shows_computes_convolutions(monkeypatch: pyte
 
 def test_the_task_that_contributing_shows_is_trained_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = (text for text in fenced(ROOT / "CONTRIBUTING.md", "python") if "class DigitClassesTask" in text)
-    names = {**vars(tasks), **vars(base), "np": np, "torch": torch, "read_mnist": read_mnist, "__name__": __name__}
+    names = {**vars(tasks), **vars(base), "np": np, "torch": torch, "__name__": __name__}
+    names |= {"read_mnist": read_mnist, "fingerprint_of_arrays": fingerprint_of_arrays}
     exec("from __future__ import annotations\n" + text, names)
     task = names["DigitClassesTask"]()
     monkeypatch.setitem(tasks.TASKS, task.name, task)

@@ -17,8 +17,8 @@ from mgcompile.graph.types import Shape, Size, elements
 
 __all__ = ["CONVENTIONS", "Audit", "Group", "GroupKey", "Row", "Uncounted", "audit_graph", "group_name", "level_name"]
 
-GroupKey = Literal["layer", "level", "op"]
-"""What nodes can be grouped by."""
+GroupKey = Literal["layer", "level", "op", "node"]
+"""What nodes can be grouped by; `op` is the kind of operation, and of a `node` each is a group of its own."""
 
 CONVENTIONS: Mapping[str, str] = {
     "params": "parameters: weights, biases and the affine vectors of normalisations, shared ones once; "
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The sums over the nodes of one layer, level or operation."""
+    """The sums over the nodes of one layer, level or kind of operation, or one node."""
 
     name: str
     nodes: int
@@ -98,7 +98,8 @@ class Audit:
 
     def by(self, key: GroupKey, depth: int = 1) -> tuple[Group, ...]:
         """The rows summed: by `layer` in the order of the graph (the first `depth` components of its path), by `level`
-        from fine to coarse and vectors last, or by `op`, the most work first. Raises `ValueError` for another key.
+        from fine to coarse and vectors last, by `op`, the most work first, or by `node`, each alone, in the graph's
+        order. Raises `ValueError` for another key.
         """
         groups = _summed((group_name(row, key, depth), row) for row in self.rows)
         if key == "level":
@@ -216,6 +217,8 @@ def group_name(row: Placed, key: GroupKey, depth: int) -> str:
             return level_name(row.level)
         case "op":
             return row.op
+        case "node":
+            return row.node
     raise ValueError(f"cannot group by {key!r}; it must be one of {', '.join(get_args(GroupKey))}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from mgcompile.analysis import tables
-from mgcompile.analysis.cost import CONVENTIONS, Audit, Group, GroupKey
+from mgcompile.analysis.cost import CONVENTIONS, Audit, Group, GroupKey, Row
 from mgcompile.analysis.tables import Cell, Sheet, human, human_bytes, size_text
 
 __all__ = ["as_csv", "as_json", "as_markdown", "as_table", "audit_sheets"]
@@ -35,7 +35,10 @@ def as_markdown(audits: Sequence[Audit], by: GroupKey | None = None, *, depth: i
 
 
 def as_csv(audits: Sequence[Audit], by: GroupKey | None = None, *, depth: int = 1) -> str:
-    """One line for each audit, or for each of its groups where `by` is given; exact integers, sizes in cells."""
+    """One line for each audit, or for each of its groups where `by` is given; exact integers, sizes in cells.
+
+    A line for a node says also its layer, its operation, its level (none for a vector) and the shape of its output.
+    """
     columns = ("name", "height", "width", "nodes", "params", "macs", "flops", "activation_bytes")
     if by is None:
         extra = ("buffers", "smallest_height", "smallest_width")
@@ -43,6 +46,14 @@ def as_csv(audits: Sequence[Audit], by: GroupKey | None = None, *, depth: int = 
             (*_place(audit), *_sums(audit, len(audit.rows)), audit.buffers, *audit.smallest_size) for audit in audits
         ]
         return tables.as_csv((*columns, *extra), rows)
+    if by == "node":
+        about = ("layer", "op", "level", "output")
+        nodes = [
+            (*_place(audit), row.node, row.layer, row.op, row.level, size_text(row.output), *_sums(row, 1)[1:])
+            for audit in audits
+            for row in audit.rows
+        ]
+        return tables.as_csv((*columns[:3], by, *about, *columns[4:]), nodes)
     groups = [
         (*_place(audit), group.name, *_sums(group, group.nodes)) for audit in audits for group in audit.by(by, depth)
     ]
@@ -53,7 +64,10 @@ def as_json(audits: Sequence[Audit], by: GroupKey | None = None, *, depth: int =
     """A document `{"conventions": {figure: words}, "audits": [...]}`; exact integers, sizes and shapes as lists.
 
     An audit has `name`, `size`, `smallest_size`, `nodes`, `params`, `buffers`, `macs`, `flops`, `activation_bytes`,
-    `bytes_per_element`, `outputs` (shapes by name), `groups` (empty unless `by` is given) and `uncounted`.
+    `bytes_per_element`, `outputs` (shapes by name), `groups` (empty unless `by` is given) and `uncounted`. With `by`
+    node there is `operations` in place of the groups: of each node its `node` (the name), `layer`, `op`, `kind`,
+    `level` (null for a vector), `inputs` and `output` (shapes), `params`, whether they are `shared`, `macs`, `flops`,
+    `activation_bytes`.
     """
     return tables.as_json({"conventions": dict(CONVENTIONS), "audits": [_record(audit, by, depth) for audit in audits]})
 
@@ -71,7 +85,8 @@ def _record(audit: Audit, by: GroupKey | None, depth: int) -> dict[str, object]:
         "activation_bytes": audit.activation_bytes,
         "bytes_per_element": audit.bytes_per_element,
         "outputs": dict(audit.outputs),
-        "groups": [asdict(group) for group in audit.by(by, depth)] if by else [],
+        "groups": [asdict(group) for group in audit.by(by, depth)] if by and by != "node" else [],
+        **({"operations": [asdict(row) for row in audit.rows]} if by == "node" else {}),
         "uncounted": [asdict(work) for work in audit.uncounted],
     }
 
@@ -94,6 +109,10 @@ def audit_sheets(
 
 
 def _group_sheet(audit: Audit, by: GroupKey, depth: int, gap: str) -> Sheet:
+    if by == "node":
+        about = ("layer", "op", "output")
+        nodes = tuple((row.node, row.layer, row.op, size_text(row.output), *_cells(row, gap)) for row in audit.rows)
+        return Sheet(f"{audit.name} by {by}", (by, *about, *_FIGURES), nodes, left=frozenset({by, *about[:2]}))
     rows = tuple((group.name, group.nodes, *_cells(group, gap)) for group in audit.by(by, depth))
     return Sheet(f"{audit.name} by {by}", (by, "nodes", *_FIGURES), rows, left=frozenset({by}))
 
@@ -106,7 +125,7 @@ def _remarks(audits: Iterable[Audit]) -> Iterable[str]:
             yield f"{audit.name}: not counted: {work.why}: {work.op}, {work.nodes} node{'s' * (work.nodes != 1)}"
 
 
-def _cells(sums: Audit | Group, gap: str) -> tuple[str, str, str, str]:
+def _cells(sums: Audit | Group | Row, gap: str) -> tuple[str, str, str, str]:
     counts = [f"{human(n)}{gap}{n:,}" if n >= 1000 else str(n) for n in (sums.params, sums.macs, sums.flops)]
     return counts[0], counts[1], counts[2], human_bytes(sums.activation_bytes)
 
@@ -115,5 +134,5 @@ def _place(audit: Audit) -> tuple[Cell, ...]:
     return audit.name, *audit.size
 
 
-def _sums(sums: Audit | Group, nodes: int) -> tuple[Cell, ...]:
+def _sums(sums: Audit | Group | Row, nodes: int) -> tuple[Cell, ...]:
     return nodes, sums.params, sums.macs, sums.flops, sums.activation_bytes

@@ -8,12 +8,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from html import escape
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from mgcompile.escaping import for_csv, for_html, for_json, for_markdown, visible
 
 __all__ = [
     "Cell",
@@ -38,7 +40,10 @@ Cell = str | int | Decimal | None
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table: its title, the names of its columns, its rows, remarks below it. `left` columns hold words."""
+    """A table: its title, the names of its columns, its rows, remarks below it.
+
+    `left` columns hold words, that is names; in the others a figure may have several lines.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -52,14 +57,15 @@ def as_text(sheets: Iterable[Sheet], *, width: int = 120, terminal: bool = False
     and lines.
     """
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system="standard" if terminal else None)
+    colours: Literal["standard"] | None = "standard" if terminal else None
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=colours, emoji=False)
     for number, sheet in enumerate(sheets):
         if number:
             console.print()
         if sheet.rows:
             console.print(_table(sheet, terminal))
         for note in sheet.notes:
-            console.print(note, markup=False, highlight=False, style="dim" if terminal else None)
+            console.print(visible(note), markup=False, highlight=False, style="dim" if terminal else None)
     text = "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
     return text if terminal else text.encode("ascii", "replace").decode("ascii")
 
@@ -68,13 +74,15 @@ def as_markdown(sheets: Iterable[Sheet]) -> str:
     """The sheets as GitHub tables with their titles as headings; the notes as lists."""
     parts = []
     for sheet in sheets:
-        lines = [f"### {_escaped(sheet.title)}", ""] if sheet.title else []
+        lines = [f"### {for_markdown(sheet.title)}", ""] if sheet.title else []
         if sheet.rows:
-            lines.append(_markdown_row(sheet.columns))
+            lines.append(_markdown_row(map(for_markdown, sheet.columns)))
             lines.append(_markdown_row([":---" if name in sheet.left else "---:" for name in sheet.columns]))
-            lines += [_markdown_row([_shown(cell).replace("\n", "<br>") for cell in row]) for row in sheet.rows]
+            lines += [
+                _markdown_row("<br>".join(map(for_markdown, cell)) for cell in _lines(sheet, row)) for row in sheet.rows
+            ]
             lines += [""] * bool(sheet.notes)
-        lines += [f"- {_escaped(note)}" for note in sheet.notes]
+        lines += [f"- {for_markdown(note)}" for note in sheet.notes]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -84,29 +92,29 @@ def as_html(sheets: Iterable[Sheet]) -> str:
     parts = []
     for sheet in sheets:
         if sheet.rows:
-            caption = f"<caption>{escape(sheet.title)}</caption>" if sheet.title else ""
+            caption = f"<caption>{for_html(sheet.title)}</caption>" if sheet.title else ""
             classes = [' class="words"' if name in sheet.left else "" for name in sheet.columns]
-            head = _html_row("th", sheet.columns, [f'{each} scope="col"' for each in classes])
-            body = "\n".join(_html_row("td", map(_shown, row), classes) for row in sheet.rows)
+            head = _html_row("th", [[name] for name in sheet.columns], [f'{each} scope="col"' for each in classes])
+            body = "\n".join(_html_row("td", _lines(sheet, row), classes) for row in sheet.rows)
             parts.append(f"<table>{caption}\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n")
         if sheet.notes:
-            notes = "".join(f"<li>{escape(note)}</li>\n" for note in sheet.notes)
+            notes = "".join(f"<li>{for_html(note)}</li>\n" for note in sheet.notes)
             parts.append(f'<ul class="notes">\n{notes}</ul>\n')
     return "".join(parts)
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """Comma-separated values with a header and plain numbers, lines ended by a newline alone."""
+    """Comma-separated values with a header and plain numbers, lines ended by a newline alone. No text is a formula."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(["" if cell is None else str(cell) for cell in row] for row in rows)
+    writer.writerow(map(for_csv, columns))
+    writer.writerows(["" if cell is None else for_csv(str(cell)) for cell in row] for row in rows)
     return file.getvalue()
 
 
 def as_json(document: Mapping[str, object]) -> str:
     """The document, indented; decimals as numbers."""
-    return json.dumps(document, indent=2, default=float, ensure_ascii=False) + "\n"
+    return for_json(json.dumps(document, indent=2, default=float, ensure_ascii=False)) + "\n"
 
 
 def human(number: int) -> str:
@@ -140,7 +148,7 @@ def size_text(shape: Sequence[int]) -> str:
 
 def _table(sheet: Sheet, terminal: bool) -> Table:
     table = Table(
-        title=Text(sheet.title, style="bold") if sheet.title else None,
+        title=Text(visible(sheet.title), style="bold") if sheet.title else None,
         title_justify="left",
         box=box.SIMPLE if terminal else _PLAIN,
         show_edge=False,
@@ -149,10 +157,18 @@ def _table(sheet: Sheet, terminal: bool) -> Table:
     )
     for name in sheet.columns:
         # Folding keeps every character of a name; an ellipsis would not, nor is it ASCII.
-        table.add_column(Text(name), justify="left" if name in sheet.left else "right", overflow="fold")
+        table.add_column(Text(visible(name)), justify="left" if name in sheet.left else "right", overflow="fold")
     for row in sheet.rows:
-        table.add_row(*[Text(_shown(cell)) for cell in row])
+        table.add_row(*[Text("\n".join(map(visible, cell))) for cell in _lines(sheet, row)])
     return table
+
+
+def _lines(sheet: Sheet, row: Sequence[Cell]) -> list[list[str]]:
+    """The lines of each cell, without any format's markup."""
+    return [
+        [text] if column in sheet.left else text.split("\n")
+        for column, text in zip(sheet.columns, map(_shown, row), strict=True)
+    ]
 
 
 def _shown(cell: Cell) -> str:
@@ -162,16 +178,12 @@ def _shown(cell: Cell) -> str:
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_escaped, cells)) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
-def _html_row(tag: str, cells: Iterable[str], attributes: Sequence[str]) -> str:
+def _html_row(tag: str, cells: Iterable[Sequence[str]], attributes: Sequence[str]) -> str:
     made = (
-        f"<{tag}{attribute}>{escape(cell).replace(chr(10), '<br>')}</{tag}>"
+        f"<{tag}{attribute}>{'<br>'.join(map(for_html, cell))}</{tag}>"
         for cell, attribute in zip(cells, attributes, strict=True)
     )
     return f"<tr>{''.join(made)}</tr>"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", r"\|")

@@ -78,12 +78,19 @@ class Asked:
             raise click.UsageError(
                 f"CSV holds one table, and {' and '.join(flags)} are {len(flags)}; use table, json or markdown"
             )
+        if self.format == "csv" and self.by and (self.memory or self.roofline):
+            lines = "network" if self.memory else "operation"
+            raise click.UsageError(f"{flags[0]} as CSV has a line for each {lines}; leave --by away")
+        if self.format == "csv" and self.receptive_field and self.by in ("op", "node"):
+            raise click.UsageError(f"--receptive-field has no sums by {self.by}; use --by layer or --by level")
         if self.machine and not self.roofline:
             raise click.UsageError("--machine goes with --roofline")
-        if self.batch is not None and not (self.memory or self.roofline or self.budgets):
-            raise click.UsageError("--batch goes with --memory, --roofline or --max; other figures are of one sample")
-        if self.optimizer and not (self.memory or self.budgets):
-            raise click.UsageError("--optimizer goes with --memory or --max")
+        limited = {budget.figure for budget in self.budgets}
+        if self.batch is not None and not (self.memory or self.roofline or limited & {"memory", "training-memory"}):
+            found = "--batch goes with --memory, --roofline or --max of a memory; other figures are of one sample"
+            raise click.UsageError(found)
+        if self.optimizer and not (self.memory or "training-memory" in limited):
+            raise click.UsageError("--optimizer goes with --memory or --max training-memory=...")
 
     @property
     def bytes_per_element(self) -> int:
@@ -136,11 +143,16 @@ def _budgets(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...])
     "audit network.yaml --verify",
     "audit network.yaml --by layer --depth 2 -o audit.csv",
     "audit imagenet/r-mg-34 --optimize inference --by op",
+    "audit network.yaml --by node --format json",
 )
 @many_specs
 @set_option
 @size_option
-@click.option("--by", type=click.Choice(["layer", "level", "op"]), help="Also the sums by layer, level or operation.")
+@click.option(
+    "--by",
+    type=click.Choice(["layer", "level", "op", "node"]),
+    help="Also the sums by layer, level or kind of operation; node: every single operation, with its shape.",
+)
 @click.option("--depth", type=click.IntRange(1), help="With --by layer: how deep into groups and repeats; 1 is not.")
 @optimize_option
 @click.option("--receptive-field", is_flag=True, help="Also what outputs see of the image, and from which depth on.")

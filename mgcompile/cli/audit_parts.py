@@ -72,7 +72,7 @@ class _ReceptiveField:
         return receptive_csv(results, **self._grouping(asked))
 
     def _grouping(self, asked: Asked) -> dict[str, Any]:
-        return asked.grouping | ({"by": None} if asked.by == "op" else {})
+        return asked.grouping | ({"by": None} if asked.by in ("op", "node") else {})
 
 
 class _Memory:

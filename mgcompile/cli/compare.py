@@ -103,6 +103,8 @@ def compare(
         raise click.UsageError("--depth goes with --diff")
     if diff and format == "csv" and by is not None:
         raise click.UsageError("--diff as CSV has a line for each layer; leave --by away, or take another format")
+    if depth is not None and format in ("csv", "json"):
+        raise click.UsageError(f"--depth groups layers for people; --diff as {format} has a record for each layer")
     graphs = _graphs(specs, params, optimize)
     profiles = compare_graphs(graphs, size, batch=batch)
     found = diff_graphs(graphs[0][1], graphs[1][1], size) if diff else None

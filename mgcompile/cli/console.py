@@ -7,14 +7,18 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgcompile.errors import InputError, MgcompileError, SpecError
+from mgcompile.cli.interrupts import INTERRUPTED, quiet_interrupts
+from mgcompile.errors import InputError, MgcompileError, SpecError, lack_of_memory
+from mgcompile.escaping import visible
+from mgcompile.outputs import is_stream, obstacle, write_file
 
 # Everything else is imported where it is used: `mgcompile --help` answers at once, and only `compile` and
 # `audit --verify` wait for torch.
@@ -43,12 +47,14 @@ __all__ = [
     "set_option",
     "size_option",
     "table_format",
+    "tell",
     "write",
 ]
 
-FAILED, WRONG, INTERRUPTED = 1, 2, 130
+FAILED, WRONG = 1, 2
 WIDTH, NARROWEST, WIDEST = 120, 40, 1000
 LARGEST_BATCH = 65536
+OUTSIDE = "mgcompile.allow_outside"
 OPTIMIZE = ("inference", "training")
 TABLE_FORMATS = ("table", "json", "csv", "markdown")
 TABLE_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
@@ -57,21 +63,47 @@ TABLE_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
 class Commands(click.Group):
     """Commands that say in a line what went wrong."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a name need not be in the terminal's encoding
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        with quiet_interrupts():
+            sys.exit(self._status(run))
+
+    def _status(self, run: Callable[[], Any]) -> int:
+        """Run, and say what goes wrong. The exit status."""
+        _prepare_streams()
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
+            status = run()
+            return status if isinstance(status, int) else 0
+        except click.ClickException as error:
+            return _refuse(error)
+        except (KeyboardInterrupt, click.Abort):
+            return INTERRUPTED
         except BrokenPipeError:
             _abandon_output()
-            ctx.exit(FAILED)
+            return FAILED
         except (MgcompileError, OSError) as error:
             if isinstance(error, OSError):
                 _abandon_output()
-            ctx.exit(_complain(error))
+            return _complain(error)
+        except (RuntimeError, MemoryError) as error:
+            if reason := lack_of_memory(error):
+                return _complain(MgcompileError(reason))
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would end the line that may be on the terminal
+            ctx.exit(INTERRUPTED)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
@@ -94,6 +126,10 @@ class Worst:
             yield
         except MgcompileError as error:
             self.add(_complain(error, name))
+        except (RuntimeError, MemoryError) as error:
+            if not (reason := lack_of_memory(error)):
+                raise
+            self.add(_complain(MgcompileError(reason), name))
 
     def add(self, status: int) -> None:
         self.status = max(self.status, status)
@@ -108,11 +144,36 @@ def _complain(error: MgcompileError | OSError, name: str = "") -> int:
     text = str(error)
     if isinstance(error, OSError):
         text = f"{error.filename or 'standard output'}: {error.strerror or error}"
-    elif not isinstance(error, SpecError) and name and not text.startswith(name):
-        text = f"{name}: {text}"
-    with suppress(OSError):
-        say(text)
+    elif isinstance(error, SpecError):
+        text = "\n".join(visible(str(problem)) for problem in error.errors)  # a name in it begins no line of its own
+    elif name and not text.startswith(name):
+        text = f"{visible(name)}: {text}"
+    say(text)
     return WRONG if isinstance(error, InputError) else FAILED
+
+
+def _refuse(error: click.ClickException) -> int:
+    """Say what click found wrong, as click does; the exit status."""
+    text = io.StringIO()
+    error.show(text)
+    say(text.getvalue().removesuffix("\n"))
+    return error.exit_code
+
+
+def _prepare_streams() -> None:
+    """Standard output and standard error, even where they were closed: what is written there fails, or goes nowhere."""
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened would have this number, and be written to as if it were it
+            os.open(os.devnull, flags)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name need not be in the terminal's encoding
 
 
 def _abandon_output() -> None:
@@ -122,7 +183,14 @@ def _abandon_output() -> None:
 
 
 def say(message: str) -> None:
-    click.echo(message, err=True)
+    """A message on standard error; where that takes none, there is nobody to tell."""
+    with suppress(OSError):
+        click.echo(visible(message, lines=True), err=True)
+
+
+def tell(line: str) -> None:
+    """A line on standard output."""
+    click.echo(visible(line))
 
 
 def put(text: str, path: str | None) -> None:
@@ -134,18 +202,19 @@ def put(text: str, path: str | None) -> None:
 
 
 def write(data: bytes, path: str) -> None:
-    from mgcompile.drawing import write_file
-
     write_file(path, data)
     say_written(path)
 
 
 def say_written(path: str) -> None:
     """Say that a file was written; of a pipe or a terminal nothing is said, for it may be standard output itself."""
-    if os.path.isfile(path):
+    if os.path.isfile(path) and not is_stream(path):
         size = os.path.getsize(path)
         text = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
-        click.echo(f"wrote {path} ({text})")
+        try:
+            tell(f"wrote {path} ({text})")
+        except OSError:  # it is there, whether this can be said or not
+            _abandon_output()
 
 
 def page(path: str | None) -> dict[str, Any]:
@@ -158,15 +227,21 @@ def page(path: str | None) -> dict[str, Any]:
     return {"width": min(max(width, NARROWEST), WIDEST), "terminal": utf8 and not plain}
 
 
+def _allow_outside(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[OUTSIDE] = value
+
+
 def read(name: str, params: Mapping[str, Any]) -> Spec:
     from mgcompile.spec import load, parse_spec
     from mgcompile.spec.source import MAX_BYTES
 
+    context = click.get_current_context(silent=True)
+    outside = context is not None and context.meta.get(OUTSIDE, False)
     if name != "-":
-        return load(name, params=params)
+        return load(name, params=params, allow_outside=outside)
     if sys.stdin is None:
         raise click.UsageError("standard input is closed")
-    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params)
+    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params, allow_outside=outside)
 
 
 def _specs(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -204,11 +279,8 @@ def _params(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) 
 
 def output_file(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
     """Refuse before any work what cannot be written."""
-    if path is not None and os.path.isdir(path):
-        raise click.BadParameter(f"{path} is a folder; expected a file", ctx, param)
-    folder = os.path.dirname(path or "") or os.curdir
-    if not os.path.isdir(folder):
-        raise click.BadParameter(f"there is no folder {folder}", ctx, param)
+    if path is not None and (reason := obstacle(path)):
+        raise click.BadParameter(str(reason.strerror), ctx, param)
     return path
 
 
@@ -219,14 +291,28 @@ def table_format(format: str | None, output: str | None) -> str:
 
 one_spec = click.argument("spec", metavar="SPEC")
 many_specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True, callback=_specs)
-set_option = click.option(
-    "--set",
-    "params",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_params,
-    help="Set a param of the spec. Repeatable.",
-)
+
+
+def set_option(function: Callable[..., None]) -> Callable[..., None]:
+    """What every command that reads a spec takes: values of params, and how far `extends` may reach."""
+    params = click.option(
+        "--set",
+        "params",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_params,
+        help="Set a param of the spec. Repeatable.",
+    )
+    outside = click.option(
+        "--allow-outside",
+        is_flag=True,
+        expose_value=False,
+        callback=_allow_outside,
+        help="Let `extends` read specs outside of the folder of the SPEC.",
+    )
+    return params(outside(function))
+
+
 size_option = click.option("--size", metavar="HxW", callback=_size, help="Input size in place of the nominal one.")
 batch_option = click.option(
     "--batch", "batches", default="1", metavar="N,...", callback=_batches, help="Batch sizes. Default: 1."
@@ -240,8 +326,19 @@ output_option = click.option(
 )
 
 
+class Command(click.Command):
+    """A command that does not write over what it reads."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        output, read = ctx.params.get("output"), [ctx.params.get(name) for name in ("spec", "machine")]
+        for path in (*read, *ctx.params.get("specs", ()), *ctx.params.get("names", ())):
+            if output and path and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+                raise click.UsageError(f"-o {output}: it would take the place of {path}, which is read; choose another")
+        return super().invoke(ctx)
+
+
 def command(
-    name: str, *examples: str, cls: type[click.Command] = click.Command
+    name: str, *examples: str, cls: type[click.Command] = Command
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A command whose help ends with examples."""
     lines = "\n".join(f"  mgcompile {example}" for example in examples)

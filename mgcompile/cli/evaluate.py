@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mgcompile.cli.console import command, format_option, output_file, output_option, page, put, say, table_format
+from mgcompile.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from mgcompile.training.subject import Subject
     from mgcompile.training.tasks import Data, HeldOut
 
-__all__ = ["evaluate_", "evaluation_text", "png_file", "split_of", "subject_options"]
+__all__ = ["checked", "evaluate_", "evaluation_text", "png_file", "split_of", "subject_options", "tell"]
 
 MOST_SAMPLES = 10_000_000
 MEANINGS: Mapping[str, str] = {
@@ -46,6 +48,7 @@ def subject_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True),
         click.option("--size", type=side, help="Side of the input in pixels. Default: the recipe's, else the paper's."),
         click.option("--digit", type=click.IntRange(1, 28), help="Side of MNIST's digits, a divisor of 28."),
+        click.option("--some-classes", is_flag=True, help="The data may lack classes that the network was trained on."),
         click.option("--resize", type=side, help="Side to which pictures are brought before they are cropped."),
         click.option(
             "--device", type=click.Choice(["auto", "cpu"]), default="auto", help="Default: a GPU where there is one."
@@ -62,6 +65,26 @@ def split_of(subject: Subject, split: HeldOut) -> int:
     if not count:
         raise click.UsageError(f"{subject.task} has no {split} set; --split {subject.data.selection}")
     return count
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Say lines, each once."""
+    for line in dict.fromkeys(lines):
+        say(line)
+
+
+def checked(data: Data, *, decode: bool) -> None:
+    """Say what was found where data lie, and look at it before anything takes long. Of several processes, the first
+    does. Raises `DataError` that lists what is wrong.
+    """
+    if int(os.environ.get("RANK", "0")):
+        return
+    tell(data.found)
+    with progress_bar() as progress:
+        what = "decoding pictures" if decode else "looking at the headers of pictures"
+        looked = data.check(decode=decode, progress=lambda done, total: progress(done, total, what))
+    if looked:
+        say(looked)
 
 
 @command(
@@ -86,6 +109,7 @@ def evaluate_(
     size: int | None,
     digit: int | None,
     resize: int | None,
+    some_classes: bool,
     device: str,
     crops: str,
     samples: int | None,
@@ -99,14 +123,17 @@ def evaluate_(
     MODEL is a .safetensors file with its spec in it, or the folder of a training, whose recipe then says what flags do
     not. Of several crops of a picture the probabilities are averaged.
     """
-    from accelerate import Accelerator
-
-    from mgcompile.training.evaluation import evaluate
+    from mgcompile.training.evaluation import baseline, evaluate
+    from mgcompile.training.processes import accelerator_for
     from mgcompile.training.subject import open_subject
 
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = accelerator_for(None if device == "auto" else device)
     options = {"size": size, "digit": digit, "resize": resize}
-    subject = open_subject(model, data, task=task, options=options, device=accelerator.device)
+    subject = open_subject(
+        model, data, task=task, options=options, some_classes=some_classes, device=accelerator.device
+    )
+    if accelerator.is_main_process:
+        tell((*subject.notes, *subject.data.found))
     count = min(split_of(subject, split), samples or MOST_SAMPLES)
     if int(crops) not in subject.data.crops:
         takes = ", ".join(map(str, subject.data.crops))
@@ -133,6 +160,7 @@ def evaluate_(
         subject.task,
         subject.data,
         found,
+        baseline(subject.data, split, limit=count),
         crops=int(crops),
         format=table_format(format, output),
         look=page(output),
@@ -155,12 +183,20 @@ def _picture(subject: Subject, split: HeldOut, count: int, crops: int, device: t
 
 
 def evaluation_text(
-    network: str, task: str, data: Data, found: Evaluation, *, crops: int, format: str, look: Mapping[str, Any]
+    network: str,
+    task: str,
+    data: Data,
+    found: Evaluation,
+    constant: Evaluation,
+    *,
+    crops: int,
+    format: str,
+    look: Mapping[str, Any],
 ) -> str:
-    """What an evaluation found, as a table, JSON, CSV or Markdown."""
+    """What an evaluation found, beside what `baseline` found, as a table, JSON, CSV or Markdown."""
     from mgcompile.analysis import tables
 
-    figures = {"loss": found.loss, **found.metrics}
+    figures, constants = {"loss": found.loss, **found.metrics}, {"loss": constant.loss, **constant.metrics}
     record: dict[str, Any] = {
         "network": network,
         "task": task,
@@ -169,14 +205,29 @@ def evaluation_text(
         "samples": found.samples,
         **({"crops": crops} if len(data.crops) > 1 else {}),
     }
-    notes = ["loss: the mean over the samples", *(MEANINGS[name] for name in found.metrics if name in MEANINGS)]
+    notes = [
+        "loss: the mean over the samples",
+        *(MEANINGS[name] for name in found.metrics if name in MEANINGS),
+        "baseline: of the one answer to all samples that has the least loss, the mean of their targets",
+    ]
     if format == "json":
-        numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no nan
         meanings = dict(note.split(": ", 1) for note in notes)
-        return tables.as_json({"conventions": meanings, **record, **numbers})
+        return tables.as_json({"conventions": meanings, **record, **_finite(figures), "baseline": _finite(constants)})
     if format == "csv":
-        return tables.as_csv((*record, *figures), [(*record.values(), *map(str, figures.values()))])
-    shown = (f"{figures[name]:.5g}" if name == "loss" else f"{figures[name]:.2f}" for name in figures)
+        columns = [column for name in figures for column in (name, f"{name}_baseline")]
+        values = [str(value) for name in figures for value in (figures[name], constants[name])]
+        return tables.as_csv((*record, *columns), [(*record.values(), *values)])
+    heads = [head for name in figures for head in (name, "baseline")]
+    shown = [
+        f"{value:.5g}" if name == "loss" else f"{value:.2f}"
+        for name in figures
+        for value in (figures[name], constants[name])
+    ]
     row = (*record.values(), *shown)
-    sheet = tables.Sheet("", (*record, *figures), (row,), tuple(notes), frozenset({"network", "task", "split"}))
+    sheet = tables.Sheet("", (*record, *heads), (row,), tuple(notes), frozenset({"network", "task", "split"}))
     return tables.as_markdown([sheet]) if format == "markdown" else tables.as_text([sheet], **look)
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which has no nan."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

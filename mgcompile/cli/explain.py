@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mgcompile.cli.console import command, write
-from mgcompile.cli.evaluate import png_file, split_of, subject_options
+from mgcompile.cli.evaluate import png_file, split_of, subject_options, tell
 from mgcompile.cli.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def explain(
     size: int | None,
     digit: int | None,
     resize: int | None,
+    some_classes: bool,
     device: str,
     asked: bool,
     samples: tuple[int, ...],
@@ -92,7 +93,8 @@ def explain(
 
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
     options = {"size": size, "digit": digit, "resize": resize}
-    subject = open_subject(model, data, task=task, options=options, device=where)
+    subject = open_subject(model, data, task=task, options=options, some_classes=some_classes, device=where)
+    tell((*subject.notes, *subject.data.found))
     if points and not subject.data.in_maps:
         raise click.BadParameter(f"{subject.task} has classes; points are of maps", param_hint="--points")
     count = split_of(subject, split)

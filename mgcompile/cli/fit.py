@@ -137,9 +137,8 @@ def _spec_file(ctx: click.Context, param: click.Parameter, path: str | None) -> 
 @click.option(
     "--batch",
     type=click.IntRange(1, LARGEST_BATCH),
-    default=1,
     metavar="N",
-    help="Batch size, for the memories. Default: 1.",
+    help="Batch size, for --memory and --training-memory. Default: 1.",
 )
 @click.option(
     "--range",
@@ -162,7 +161,7 @@ def fit(
     vary: tuple[str, ...],
     params: dict[str, Any],
     size: tuple[int, int] | None,
-    batch: int,
+    batch: int | None,
     ranges: dict[str, _Bounds],
     steps: dict[str, int],
     format: str,
@@ -182,6 +181,9 @@ def fit(
     budgets = [budget for budget in limits.values() if budget is not None]
     if not budgets:
         raise click.UsageError(f"there is no budget; expected one of {', '.join(f'--{name}' for name in BUDGETS)}")
+    if batch is not None and not {budget.figure for budget in budgets} & {"memory", "training-memory"}:
+        raise click.UsageError("--batch goes with --memory or --training-memory; other figures are of one sample")
+    batch = batch or 1
     if output is not None and os.path.realpath(output) == os.path.realpath(spec):
         raise click.UsageError(f"-o {output}: it would take the place of the spec that it extends; choose another file")
     found = read(spec, params)
@@ -319,7 +321,7 @@ def _file(
     size: tuple[int, int] | None,
 ) -> str:
     """A spec that extends the given one, with the params set. Raises `SpecError` where it could not be read back."""
-    from mgcompile.analysis.tables import size_text
+    from mgcompile.analysis.tables import as_json, size_text
     from mgcompile.spec import parse_spec
     from mgcompile.spec.expressions import names_in
     from mgcompile.spec.writing import dump
@@ -340,7 +342,7 @@ def _file(
         data["params"] = {key: {"default": value} for key, value in chosen.overrides.items()}
     if size is not None:
         data["input"] = {**data.get("input", {}), "size": list(size)}
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if output.endswith(".json") else dump(data)
+    text = as_json(data) if output.endswith(".json") else dump(data)
     if parse_spec(text, output).graph.nodes != chosen.graph.nodes:
         raise MgcompileError(f"{output}: `extends: {data.get('extends')}` leads to another spec from there than {name}")
     return text
@@ -361,7 +363,7 @@ def _write(text: str, path: str, format: str) -> None:
     if format == "table":
         write(text.encode(), path)
         return
-    from mgcompile.drawing import write_file
+    from mgcompile.outputs import write_file
 
     write_file(path, text.encode())
     say(f"wrote {path}")  # standard output is for a program

@@ -53,7 +53,7 @@ def machine(*, precision: Any, threads: int | None, format: str, output: str | N
     put(_text(found, str(kept) if kept.is_file() else None, format, page(None)), None)
     if output is not None:
         from mgcompile.analysis.machine import machine_text
-        from mgcompile.drawing import write_file
+        from mgcompile.outputs import write_file
 
         write_file(output, machine_text(found).encode())
         say(f"wrote {output}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgcompile.cli.console import say
+from mgcompile.escaping import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -50,6 +51,7 @@ def progress_bar() -> Iterator[Progress]:
 
         def step(done: int, total: int, what: str) -> None:
             nonlocal drawn
+            what = visible(what)
             other = what != bar.tasks[0].description
             bar.update(task, completed=done, total=total, description=what)
             if other or time.monotonic() - drawn > SECONDS:
@@ -110,6 +112,12 @@ class _Training:
         self.task: Any = None
         self.began = self.told = time.monotonic()
 
+    def transferred(self, record: Mapping[str, Any]) -> None:
+        from mgcompile.training.transfer import told
+
+        for line in told(record):
+            self._say(line)
+
     def started(self, step: int, recipe: Recipe, folder: Path) -> None:
         self.steps, self.batch, self.first = recipe.steps, recipe.batch, step
         self.began = self.told = time.monotonic()
@@ -139,6 +147,6 @@ class _Training:
 
     def _say(self, text: str) -> None:
         if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
+            self.bar.console.print(visible(text), markup=False, highlight=False)
         else:
             say(text)

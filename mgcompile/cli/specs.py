@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,9 @@ from mgcompile.cli.console import (
     set_option,
     size_option,
     table_format,
+    tell,
 )
+from mgcompile.escaping import visible
 
 if TYPE_CHECKING:
     from mgcompile.graph import Graph
@@ -47,7 +48,7 @@ def check(specs: tuple[str, ...], params: dict[str, Any]) -> None:
             graph.shapes()  # a nominal size that is too small
             levels = {node.level for node in graph}
             count = sum(node.op.parameters(*graph.input_types(node)) for node in graph.owners())
-            click.echo(f"ok  {graph.name}: {len(graph):,} nodes, {len(levels)} levels, {count:,} parameters")
+            tell(f"ok  {graph.name}: {len(graph):,} nodes, {len(levels)} levels, {count:,} parameters")
     worst.exit()
 
 
@@ -56,6 +57,7 @@ def check(specs: tuple[str, ...], params: dict[str, Any]) -> None:
     "show cifar100/r-pmg-30",
     "show network.yaml --expand",
     "show network.yaml --format graph",
+    "show network.yaml --format graph --size 64",
     "show imagenet/r-mg-34 --passes",
     "show network.yaml --passes training --size 64 -o passes.csv",
 )
@@ -74,8 +76,8 @@ def check(specs: tuple[str, ...], params: dict[str, Any]) -> None:
 @click.option(
     "--format",
     type=click.Choice(list(dict.fromkeys((*SPEC_FORMATS, *TABLE_FORMATS)))),
-    help="yaml, json or graph, default yaml. With --passes: table, json, csv or markdown; default: what the suffix of "
-    "-o says, else table.",
+    help="yaml, json or graph; with --passes: table, json, csv or markdown. Default: what the suffix of -o says, else "
+    "yaml or table.",
 )
 @output_option
 def show(
@@ -92,23 +94,28 @@ def show(
 
     What it extends is merged in, and params are set.
     """
+    if mode is None and format is None and (output or "").lower().endswith(".json"):
+        format = "json"
     _refuse_options(mode, expand=expand, size=size, format=format)
     found = read(spec, params)
     if mode is not None:
         put(_passes_text(found.graph, mode, size, table_format(format, output), page(output)), output)
         return
+    from mgcompile.analysis.tables import as_json
+
     found = found.expand() if expand else found
     if format == "graph":
-        put(_graph_text(found.graph), output)
+        put(_graph_text(found.graph, size), output)
     else:
-        as_json = format == "json"
-        put(json.dumps(found.data, indent=2, ensure_ascii=False) + "\n" if as_json else found.to_yaml(), output)
+        put(as_json(found.data) if format == "json" else found.to_yaml(), output)
 
 
 def _refuse_options(mode: str | None, *, expand: bool, size: tuple[int, int] | None, format: str | None) -> None:
     if mode is None:
-        if size is not None:
-            raise click.UsageError("--size goes with --passes")
+        if size is not None and format != "graph":
+            raise click.UsageError("--size goes with --passes or --format graph; a spec has a size of its own")
+        if expand and format == "graph":
+            raise click.UsageError("--expand prints a spec; its graph is the same without")
         if format not in (None, *SPEC_FORMATS):
             raise click.UsageError(f"--format {format} goes with --passes; expected one of {', '.join(SPEC_FORMATS)}")
         return
@@ -133,14 +140,20 @@ def _passes_text(graph: Graph, mode: str, size: tuple[int, int] | None, format: 
     return report.as_table(found, **look)
 
 
-def _graph_text(graph: Graph) -> str:
-    """A line for each node."""
+def _graph_text(graph: Graph, size: tuple[int, int] | None) -> str:
+    """A line for each node; its output's shape at an input `size`, else what it is at any."""
+    from mgcompile.analysis.tables import size_text
+
+    types: Mapping[str, object] = graph.types
+    if size is not None:
+        types = {name: size_text(shape) for name, shape in graph.shapes(size).items()}
     rows = [("node", "op", "level", "output", "inputs")]
     for node in graph:
         shared = f"  (weights of {node.weights})" if node.shares else ""
         inputs = ", ".join(node.inputs) + shared
-        rows.append((node.name, node.op.label, str(node.level), str(graph.types[node.name]), inputs))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    outputs = [f"output {name}: {node}" for name, node in graph.outputs.items()]
+        rows.append((node.name, node.op.label, str(node.level), str(types[node.name]), inputs))
+    shown = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+    outputs = [visible(f"output {name}: {node}") for name, node in graph.outputs.items()]
     return "\n".join([*lines, "", *outputs]) + "\n"

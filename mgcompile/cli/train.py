@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgcompile.cli.console import TABLE_FORMATS, command, one_spec, page, put, read, set_option
-from mgcompile.cli.evaluate import evaluation_text
+from mgcompile.cli.console import TABLE_FORMATS, command, one_spec, page, put, read, say, set_option
+from mgcompile.cli.evaluate import checked, evaluation_text
 from mgcompile.cli.progress import progress_bar, training_progress
+from mgcompile.errors import InputError, SpecError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from mgcompile.spec.source import Source
+    from mgcompile.graph import Graph
     from mgcompile.training.fetching import DataSet
+    from mgcompile.training.recipe import Recipe
+    from mgcompile.training.transfer import Weights
 
 __all__ = ["train"]
 
@@ -75,6 +78,7 @@ def _value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
     "train mnist-spatial/r-pmg-20 --task mnist-spatial --data ~/mnist -o runs/spatial",
     "train mnist-spatial/r-pmg-20 --task mnist-spatial --data ~/mnist -o runs/spatial --resume",
     "train network.yaml --recipe recipe.yaml --data ~/cifar --fetch --lr 0.05 -o runs/first",
+    "train network.yaml --task cifar10 --data ~/cifar --from runs/first/model.safetensors -o runs/second",
     cls=_Train,
 )
 @one_spec
@@ -82,8 +86,19 @@ def _value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
 @click.option("--recipe", "file", metavar="FILE", help="A YAML or JSON file with any of the following; flags win.")
 @click.option("--data", metavar="FOLDER", required=True, help="Where the task's data are.")
 @click.option("--fetch", is_flag=True, help="Download into that folder what is not there.")
+@click.option(
+    "--check-data", is_flag=True, help="Decode every picture before the first step. Else their headers are looked at."
+)
 @click.option("-o", "--output", metavar="FOLDER", required=True, help="Where recipe, figures and checkpoints go.")
 @click.option("--resume", is_flag=True, help="Go on after the last checkpoint there; begin where there is none.")
+@click.option("--from", "source", metavar="FILE", help="A .safetensors file to begin from, as far as it fits.")
+@click.option(
+    "--map",
+    "renames",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Names in that file that begin with OLD begin with NEW here; or a YAML file of `OLD: NEW`. Repeatable.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", help="Default: a GPU where there is one.")
 @click.option(
     "--workers", type=click.IntRange(0, 256), default=0, help="Processes that make examples ahead. Default: 0."
@@ -99,8 +114,11 @@ def train(
     file: str | None,
     data: str,
     fetch: bool,
+    check_data: bool,
     output: str,
     resume: bool,
+    source: str | None,
+    renames: tuple[str, ...],
     device: str,
     workers: int,
     threads: int | None,
@@ -112,38 +130,55 @@ def train(
     Where neither file nor flags say something, the recipe is that of the task's paper, and then the defaults below. The
     folder gets recipe.yaml, spec.yaml, training.csv,
     evaluation.csv, tensorboard/, pictures/, checkpoints/ and at the end model.safetensors. A training that was stopped,
-    however hard, goes on with --resume to the same numbers.
+    however hard, goes on with --resume to the same numbers. Ctrl-C and SIGTERM let it finish its step and save; once
+    more stops it at once.
+
+    --from FILE begins from the weights of another network, with another head perhaps: what was kept, renamed, reshaped,
+    new and dropped is said, and is in weights.json. --map module.= takes away what names begin with.
 
     For several processes: torchrun --nproc-per-node 2 -m mgcompile.cli train ...
     """
     from mgcompile.lowering.machine import threads as using
+    from mgcompile.training.evaluation import baseline
+    from mgcompile.training.loop import Stopped
     from mgcompile.training.loop import train as run
-    from mgcompile.training.recipe import recipe_for
     from mgcompile.training.tasks import TASKS
 
+    if renames and not source:
+        raise click.UsageError("--map is for the names in a file to begin from: --from FILE")
     network = read(spec, params)
-    recipe = recipe_for(_given(file, flags), network.graph)
+    recipe = _recipe(file, flags, network.graph)
+    weights = _weights(source, renames) if source else None
     task = TASKS[recipe.task]
     if fetch:
-        _fetch(task.data_set, recipe.task, data, on_cpu=device == "cpu")
+        _fetch(task.data_set, recipe.task, data, device=None if device == "auto" else device)
     examples = task.open(Path(data), recipe.settings)
-    with using(threads), training_progress() as watcher:
-        trained = run(
-            network,
-            recipe,
-            examples,
-            output,
-            resume=resume,
-            device=None if device == "auto" else device,
-            workers=workers,
-            watcher=watcher,
-        )
-    if int(os.environ.get("RANK", "0")) == 0:
+    checked(examples, decode=check_data)
+    is_first = os.environ.get("RANK", "0") == "0"
+    try:
+        with using(threads), training_progress() as watcher:
+            trained = run(
+                network,
+                recipe,
+                examples,
+                output,
+                resume=resume,
+                weights=weights,
+                device=None if device == "auto" else device,
+                workers=workers,
+                watcher=watcher,
+            )
+    except Stopped as stopped:
+        if is_first:
+            say(str(stopped))
+        raise click.exceptions.Exit(128 + stopped.signal) from None
+    if is_first:
         text = evaluation_text(
             network.name,
             recipe.task,
             examples,
             trained.test,
+            baseline(examples, "test", limit=trained.test.samples),
             crops=1,
             format=format,
             look=page(None),
@@ -151,24 +186,34 @@ def train(
         put(text, None)
 
 
-def _given(file: str | None, flags: Mapping[str, Any]) -> Source:
-    """What a recipe file says, and over it the flags."""
+def _recipe(file: str | None, flags: Mapping[str, Any], graph: Graph) -> Recipe:
+    """What a recipe file says, and over it the flags. What is wrong with a flag is told by its name."""
     from mgcompile.spec.source import source_of_mapping
-    from mgcompile.training.recipe import given_in
+    from mgcompile.training.recipe import given_in, recipe_for
 
     said = {name: value for name, value in flags.items() if value is not None}
-    if file is None:
-        return source_of_mapping(said)
-    source = given_in(file)
-    return dataclasses.replace(source, data={**source.data, **said})
+    source = source_of_mapping(said) if file is None else given_in(file)
+    try:
+        return recipe_for(dataclasses.replace(source, data={**source.data, **said}), graph)
+    except SpecError as error:
+        places = [
+            f"--{each.path.replace('_', '-')}: {each.message}" if each.path in said or file is None else str(each)
+            for each in error.errors
+        ]
+        raise InputError("\n".join(places)) from None
 
 
-def _fetch(data_set: DataSet | None, task: str, folder: str, *, on_cpu: bool) -> None:
-    from accelerate import PartialState
+def _weights(path: str, renames: tuple[str, ...]) -> Weights:
+    from mgcompile.training.transfer import Weights, renames_in
 
+    return Weights(Path(path), renames_in(renames))
+
+
+def _fetch(data_set: DataSet | None, task: str, folder: str, *, device: str | None) -> None:
     from mgcompile.training.fetching import fetch
+    from mgcompile.training.processes import accelerator_for
 
     if data_set is None:
         raise click.UsageError(f"the data of {task} cannot be fetched; --data names a folder that has them")
-    with PartialState(cpu=on_cpu).main_process_first(), progress_bar() as progress:
+    with accelerator_for(device).main_process_first(), progress_bar() as progress:
         fetch(data_set, folder, progress=lambda name, done, total: progress(done, total or done, f"fetching {name}"))

@@ -25,7 +25,7 @@ from mgcompile.cli.console import (
     table_format,
 )
 from mgcompile.cli.progress import Progress, progress_bar
-from mgcompile.errors import MgcompileError
+from mgcompile.errors import MgcompileError, lack_of_memory
 
 if TYPE_CHECKING:
     from torch import fx
@@ -142,7 +142,8 @@ def _tuned(
             with torch.inference_mode():
                 model(torch.zeros(batch, *shape))
         except (RuntimeError, MemoryError) as error:  # a batch that does not fit into memory
-            raise MgcompileError(f"batch {batch}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+            reason = lack_of_memory(error) or (str(error) or type(error).__name__).splitlines()[0]
+            raise MgcompileError(f"batch {batch}: {reason}") from error
         finally:
             for hook in hooks:
                 hook.remove()

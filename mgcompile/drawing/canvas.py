@@ -7,10 +7,10 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from mgcompile.drawing.palette import FAINT, INK, MUTED
+from mgcompile.escaping import for_html, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,11 +105,9 @@ def as_svg(figure: Figure, titles: Mapping[str, str], title: str) -> str:
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue().decode()
     svg = svg[svg.index("<svg") :].replace(f"'{FONT}'", FONTS)
-    found = {gid: f"<title>{escape(printable(words))}</title>" for gid, words in titles.items()}
+    found = {gid: f"<title>{for_html(words)}</title>" for gid, words in titles.items()}
     svg = re.sub(r'<g id="([^"]*)">', lambda start: start[0] + found.get(start[1], ""), svg)
-    return re.sub(
-        r"(<svg[^>]*>)", lambda start: f"{start[1]}\n <title>{escape(printable(title))}</title>", svg, count=1
-    )
+    return re.sub(r"(<svg[^>]*>)", lambda start: f"{start[1]}\n <title>{for_html(title)}</title>", svg, count=1)
 
 
 def as_page(svg: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
@@ -121,7 +119,7 @@ def as_page(svg: str, title: str, columns: Sequence[str], rows: Sequence[Sequenc
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(printable(title)) or "plot"}</title>
+<title>{for_html(title) or "plot"}</title>
 <style>
 body {{ margin: 1.5em auto; max-width: 60em; padding: 0 1em; color: {INK}; background: #ffffff;
   font: 15px/1.4 {FONTS}; }}
@@ -147,14 +145,9 @@ th:first-child, td:first-child {{ text-align: left; }}
 
 def shortened(text: str, most: int) -> str:
     """The text as it stands in a plot: of so many letters at most."""
-    text = printable(text)
+    text = visible(text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def printable(text: str) -> str:
-    """The text without control characters: XML has no place for them, escaped or not."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
-
-
 def _cells(tag: str, texts: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(printable(text))}</{tag}>" for text in texts) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{for_html(text)}</{tag}>" for text in texts) + "</tr>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import graphviz
@@ -11,6 +12,7 @@ from mgcompile.drawing.figure import compose
 from mgcompile.drawing.lattice import Lattice
 from mgcompile.drawing.routing import ARROW
 from mgcompile.drawing.scene import Curve, Label, Point, Polygon, Scene, Sheet, Strand
+from mgcompile.escaping import visible
 
 __all__ = ["format_dot"]
 
@@ -21,6 +23,9 @@ CONTINUED = " \\\n"
 MOST_DASHES = 20_000
 """With more dashes than this a drawing takes those of Graphviz, which has three kinds of them."""
 
+SPECIAL = re.compile(r"[:<>\"\\]")
+"""What Graphviz would read as something else than a part of a node's name."""
+
 ARROW_POINTS = 10.0
 """How long Graphviz draws an arrow of size 1."""
 
@@ -30,20 +35,20 @@ def format_dot(lattice: Lattice, *, subtitle: str = "") -> graphviz.Digraph:
     scene = compose(lattice, subtitle)
     plane = _Plane(scene.height, cuts=sum(_dashes(strand.curve) for strand in scene.strands) <= MOST_DASHES)
     graph = graphviz.Digraph(
-        graphviz.escape(scene.name),
+        _escaped(scene.name),
         graph_attr={
             "layout": "nop2",  # all positions of nodes and edges are given
             "outputorder": "edgesfirst",
             "pad": "0",
             "bb": f"0,0,{_number(scene.width)},{_number(scene.height)}",
-            "tooltip": graphviz.escape(scene.name),
+            "tooltip": _escaped(scene.name),
             "_background": CONTINUED.join(plane.background(scene)),
         },
         node_attr={"shape": "box", "style": "filled", "label": "", "fixedsize": "true", "penwidth": "0.7"},
         edge_attr={"arrowsize": _number(ARROW / ARROW_POINTS)},
     )
     # What cannot be told from the picture stays in the text: the names are those of the compiled graph.
-    names = [cell.nodes[0].replace(":", "_") for cell in lattice.cells]
+    names = [SPECIAL.sub("_", visible(cell.nodes[0])) for cell in lattice.cells]
     for sheet in scene.sheets:
         graph.node(names[sheet.cell], **plane.node(sheet))
     for strand in scene.strands:
@@ -65,7 +70,7 @@ class _Plane:
             "height": _number(sheet.height / 72),
             "fillcolor": sheet.fill,
             "color": sheet.stroke,
-            "tooltip": graphviz.escape(sheet.title),
+            "tooltip": _escaped(sheet.title),
             **self._junction(sheet),
         }
 
@@ -73,7 +78,7 @@ class _Plane:
         if not sheet.round:
             return {}
         font = {"fontname": f"{FONT}-Bold", "fontsize": _number(sheet.text_size)}
-        return {"shape": "circle", "label": graphviz.escape(sheet.text), **font}
+        return {"shape": "circle", "label": _escaped(sheet.text), **font}
 
     def edge(self, strand: Strand) -> dict[str, str]:
         curve = strand.curve
@@ -86,7 +91,7 @@ class _Plane:
             "color": curve.line.colour,
             "penwidth": _number(curve.line.width),
             "style": "solid" if self.cuts else curve.line.style,
-            "tooltip": graphviz.escape(strand.title),
+            "tooltip": _escaped(strand.title),
         }
 
     def background(self, scene: Scene) -> Iterator[str]:
@@ -122,7 +127,7 @@ class _Plane:
         font = f"{FONT}-Bold" if label.bold else FONT
         justify = {"start": -1, "middle": 0, "end": 1}[label.anchor]
         # A backslash would escape what follows it in a quoted string.
-        text = _counted(label.text.replace("\\", "\N{SET MINUS}"))
+        text = _counted(visible(label.text).replace("\\", "\N{SET MINUS}"))
         yield f"F {_number(label.size)} {_counted(font)} c {_counted(label.colour)}"
         yield f"T {_number(label.x)} {_number(self.height - label.y)} {justify} 0 {text}"
 
@@ -145,6 +150,12 @@ def _dashes(curve: Curve) -> float:
 def _counted(text: str) -> str:
     """A text as the drawing language wants it: its length in bytes, a dash, itself."""
     return f"{len(text.encode())} -{text}"
+
+
+def _escaped(text: str) -> str:
+    """A text that Graphviz shows as it is: no HTML, no commands of its own."""
+    escaped: str = graphviz.escape(visible(text))
+    return escaped
 
 
 def _number(value: float) -> str:

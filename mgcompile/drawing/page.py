@@ -8,12 +8,12 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from html import escape
 from pathlib import Path
 
 from mgcompile.drawing.lattice import DETAILS
 from mgcompile.drawing.page_data import Measure, page_data
 from mgcompile.errors import MgcompileError
+from mgcompile.escaping import for_html
 from mgcompile.graph import Graph
 from mgcompile.graph.collecting import collection_paused
 
@@ -61,7 +61,7 @@ def format_page(
     style, library, script = _style(), _library(), _script()
     parts = {
         "policy": _policy(scripts=(library, script), styles=(style,)),
-        "title": escape(graph.name),
+        "title": for_html(graph.name),
         "style": style,
         "library": library,
         "data": json_for_script(data),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +19,9 @@ from mgcompile.drawing.svg import format_svg
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph
 from mgcompile.graph.collecting import collection_paused
+from mgcompile.outputs import write_file
 
-__all__ = ["SUFFIXES", "draw_graph", "format_of", "render_lattice", "write_file"]
+__all__ = ["SUFFIXES", "draw_graph", "format_of", "render_lattice"]
 
 SUFFIXES: Mapping[str, str] = {
     ".svg": "svg",
@@ -94,23 +94,6 @@ def render_lattice(lattice: Lattice, format: str, *, subtitle: str = "") -> byte
 
 def _unknown_format(format: str, known: Iterable[str]) -> MgcompileError:
     return MgcompileError(f"{format!r} is no format of a drawing; known are {', '.join(sorted(set(known)))}")
-
-
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all. Raises `MgcompileError` where that fails."""
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            Path(path).write_bytes(data)  # a pipe or a terminal is written to, not replaced
-            return
-        target = Path(os.path.realpath(path))
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            draft.write_bytes(data)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise MgcompileError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
 
 
 def _run_graphviz(graph: graphviz.Digraph, format: str) -> bytes:

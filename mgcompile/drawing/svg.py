@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from xml.sax.saxutils import escape
 
 from mgcompile.drawing.figure import compose
 from mgcompile.drawing.lattice import Lattice
 from mgcompile.drawing.scene import Curve, Label, Point, Polygon, Scene, Shape, Sheet
+from mgcompile.escaping import for_html
 
 __all__ = ["format_svg"]
 
@@ -96,5 +96,4 @@ def _number(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    # XML has no place for control characters, escaped or not.
-    return escape("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text))
+    return for_html(text, lines=True)

@@ -8,11 +8,33 @@ from dataclasses import dataclass, field, fields
 from mgcompile.errors import ShapeError
 from mgcompile.graph.graph import Graph, Layer, Node
 from mgcompile.graph.ops import Input, Op
-from mgcompile.graph.types import Grid, Shape, Size, Value
+from mgcompile.graph.types import Grid, Shape, Size, Value, elements
 
 __all__ = ["INPUT", "GraphBuilder"]
 
 INPUT = "input"
+
+
+MOST_CHANNELS = 1_000_000_000
+MOST_LEVELS = 64
+MOST_NUMBERS = 10**14
+"""Of one tensor of weights; a slip of the pen reaches more."""
+
+
+def _check_value(op: Op, value: Value, level: int) -> None:
+    """Raise `ShapeError` where the output of an operation is not of its level, or of no size that a network has."""
+    width = value.channels if isinstance(value, Grid) else value.features
+    if width > MOST_CHANNELS:
+        raise ShapeError(f"{op.label} makes more than {MOST_CHANNELS:,} channels")
+    if not isinstance(value, Grid):
+        return
+    if abs(level) > MOST_LEVELS:
+        raise ShapeError(f"level {level} is out of reach; levels go from {-MOST_LEVELS} to {MOST_LEVELS}")
+    for extent in (value.height, value.width):
+        # Where sizes shrink at every step the smallest input grows; beyond reason it is a slip of the pen.
+        extent.smallest()
+        if extent.fixed is None and extent.level != level:
+            raise ShapeError(f"{op.label} makes a grid of {value.size} cells, which is no grid of level {level}")
 
 
 @dataclass
@@ -42,15 +64,16 @@ class GraphBuilder:
         """
         given = tuple(self.types[source] for source in inputs)
         value = op.infer(*given)
-        if isinstance(value, Grid):
-            # Where sizes shrink at every step the smallest input grows; beyond reason it is a slip of the pen.
-            value.height.smallest()
-            value.width.smallest()
+        _check_value(op, value, level)
         if shapes := op.weights(*given):
             self._check_tensors(name, op, shapes, weights or name, owned)
         self.types[name] = self._equal_types.setdefault(value, value)  # few differ, and a walk over few is quicker
         self.nodes[name] = Node(name, op, tuple(inputs), level, layer, weights or name)
         return name
+
+    def has_tensors(self, weights: str) -> bool:
+        """Whether there are learned tensors of this name."""
+        return weights in self._tensors
 
     def graph(self, outputs: Mapping[str, str]) -> Graph:
         """The graph of all nodes so far."""
@@ -60,7 +83,12 @@ class GraphBuilder:
 
     def _check_tensors(self, name: str, op: Op, shapes: Mapping[str, Shape], owner: str, owned: bool) -> None:
         if owner not in self._tensors and not owned:
-            raise ShapeError(f"there are no weights {owner} to share; the layers must have equal structure and levels")
+            raise ShapeError(
+                f"there are no weights {owner} to share; the layers must have equal structure and levels. Repeats that "
+                "stand at different levels share with `share: {levels: true, repeats: true}`"
+            )
+        if (numbers := max(map(elements, shapes.values()))) > MOST_NUMBERS:
+            raise ShapeError(f"weights of {numbers:,} numbers; at most {MOST_NUMBERS:,} are allowed")
         other, there, first = self._tensors.setdefault(owner, (op, shapes, name))
         if (type(other), there) != (type(op), shapes):
             here = ", ".join(f"{key} {shape}" for key, shape in shapes.items())

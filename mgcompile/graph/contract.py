@@ -8,7 +8,8 @@ import networkx as nx
 
 from mgcompile.errors import MgcompileError, ShapeError
 from mgcompile.graph.graph import Graph, Node
-from mgcompile.graph.ops import Input
+from mgcompile.graph.names import clashes, path_fault, reserved
+from mgcompile.graph.ops import Input, Op
 from mgcompile.graph.types import Grid
 
 __all__ = ["GraphError", "verify"]
@@ -26,8 +27,10 @@ def verify(graph: Graph) -> Graph:
     3. There is at least one output, and every output names a node.
     4. All types follow.
     5. Nodes that share weights agree in operation and in the shapes of their tensors.
+    6. Names of nodes, weights and outputs are dotted paths of plain words (see `names`), for they become code; a module
+       is called by no word of Python's or PyTorch's, and none lies within another.
     """
-    faults = [*_order(graph), *_outputs(graph)]
+    faults = [*_names(graph), *_order(graph), *_outputs(graph)]
     if not faults:
         faults = [*_types(graph)]
     if not faults:
@@ -35,6 +38,27 @@ def verify(graph: Graph) -> Graph:
     if faults:
         raise GraphError(f"graph {graph.name!r} breaks its contract: " + "; ".join(faults[:20]))
     return graph
+
+
+def _names(graph: Graph) -> Iterator[str]:
+    for name in graph.outputs:
+        if fault := path_fault(name):
+            yield f"the output {name!r}: {fault}"
+    modules: set[str] = set()
+    for node in graph:
+        for name in {node.name, node.weights}:
+            if fault := path_fault(name):
+                yield f"the name {name!r}: {fault}"
+        if not node.layer.isprintable():
+            yield f"the layer {node.layer!r} is no text on one line"
+        if type(node.op).module is not Op.module:
+            modules.add(node.weights)
+    for name in modules:
+        first, *rest = name.split(".")
+        for part in [first] * reserved(first, first=True) + [part for part in rest if reserved(part, first=False)]:
+            yield f"{name!r}: no layer can be called {part!r}, a word of Python's or PyTorch's"
+    for name, outer in clashes(modules):
+        yield f"{name!r} lies within {outer!r}, a layer of its own"
 
 
 def _order(graph: Graph) -> Iterator[str]:

@@ -8,6 +8,7 @@ from torch import fx
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, verify
 from mgcompile.graph.collecting import collection_paused
+from mgcompile.lowering.allocation import allocating, require_memory
 from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.initialization import initialize
 from mgcompile.lowering.lowering import lower
@@ -55,8 +56,10 @@ def compile_graph(
             by_plans=optimize == "inference",
         )
         model.to(dtype=dtype or torch.float32)
-        model.to_empty(device=device)
-    initialize(model, seed)
+        require_memory(model, device)
+        with allocating(graph.name):
+            model.to_empty(device=device)
+            initialize(model, seed)
     model.meta["mgcompile"] = {"name": graph.name, "spec": spec_text, "size": list(graph.size)}
     if optimize is not None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from keyword import iskeyword
 from textwrap import indent
 from typing import Any
 
 from torch import fx, nn
 
 from mgcompile.errors import MgcompileError
+from mgcompile.graph.names import path_fault
 from mgcompile.lowering import kernels
 from mgcompile.lowering.fused import FusedConv2d
 
@@ -56,7 +59,8 @@ _CONSTANTS = {"inf": "from math import inf", "nan": "from math import nan"}
 def to_source(model: fx.GraphModule) -> str:
     """The text of a Python file with a class that has the model's code, its submodules and its `state_dict` keys.
 
-    Raises `MgcompileError` where the model calls a module or function that comes neither from torch nor from mgcompile.
+    Raises `MgcompileError` where the model calls a module or function that comes neither from torch nor from mgcompile,
+    and where something in it cannot stand in a source: a name, an option of a module.
     """
     if any(isinstance(module, FusedConv2d) for module in model.modules()):
         raise MgcompileError("an optimised model has no source of its own: compile it without `optimize`")
@@ -66,6 +70,8 @@ def to_source(model: fx.GraphModule) -> str:
     needed |= {type(module).__name__ for module in modules.values() if _is_kernel(type(module))}
     lines = [f'self.place("{name}", {_constructor(name, module)})' for name, module in modules.items()]
     name = type(model).__name__
+    if not name.isidentifier() or iskeyword(name) or not name.isascii():
+        raise MgcompileError(f"{name!r} is no name of a class")
     name += "Model" * (name in {*kernels.__all__, "torch", "nn", "F"})
     return "\n".join(
         [
@@ -84,12 +90,31 @@ def _modules(model: fx.GraphModule) -> Iterator[tuple[str, nn.Module]]:
 
 def _constructor(name: str, module: nn.Module) -> str:
     """The call that makes such a module: what its repr says, for PyTorch's leaves and ours."""
+    if fault := path_fault(name):
+        raise MgcompileError(f"{name!r}: {fault}")
     kind = type(module)
     if _is_kernel(kind):
-        return repr(module)
-    if getattr(nn, kind.__name__, None) is kind and not any(module.children()):
-        return f"nn.{module!r}"
-    raise MgcompileError(f"{name}: {kind.__module__}.{kind.__qualname__} is not of torch, and no source holds it")
+        text = repr(module)
+    elif getattr(nn, kind.__name__, None) is kind and not any(module.children()):
+        text = f"nn.{module!r}"
+    else:
+        raise MgcompileError(f"{name}: {kind.__module__}.{kind.__qualname__} is not of torch, and no source holds it")
+    if not _is_plain_call(text):
+        raise MgcompileError(f"{name}: {text!r} is no call that makes such a module, and no source holds it")
+    return text
+
+
+def _is_plain_call(text: str) -> bool:
+    """Whether a text is a call of a class with nothing but literals: what a repr says need not be code."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not re.fullmatch(r"(nn\.)?\w+", ast.unparse(call.func)):
+            return False
+        for value in (*call.args, *(keyword.value for keyword in call.keywords)):
+            ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _rename(code: str, names: Mapping[str, Any], local: set[str]) -> tuple[str, set[str], list[str]]:

@@ -11,11 +11,14 @@ from torch import fx, nn
 
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, Node
+from mgcompile.graph.names import path_fault, reserved
 from mgcompile.graph.ops import Input, Kind
 from mgcompile.lowering import kernels
 from mgcompile.lowering.plans import planned
 
 __all__ = ["lower"]
+
+MOST_CLASS_NAME = 200
 
 
 def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_plans: bool = False) -> fx.GraphModule:
@@ -28,8 +31,10 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_p
     `autocast` is a type of device and a type of number: convolutions and linear layers then compute in that type there;
     outputs are single precision again. `by_plans` lets repeated calls run by a plan; see `plans`.
 
-    Raises `MgcompileError` where a name cannot be a submodule's, or where nodes share weights and differ in options.
+    Raises `MgcompileError` where a name cannot be a submodule's or stand in code, or where nodes share weights and
+    differ in options.
     """
+    _check_names(graph)
     code = _Code()
     modules = _Modules()
     values: dict[str, fx.Node] = {}
@@ -61,6 +66,14 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_p
         outputs = {name: code.call_method("float", (value,)) for name, value in outputs.items()}
     code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))
     return fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
+
+
+def _check_names(graph: Graph) -> None:
+    """Names become code. `verify` says so too, of a graph that comes from anywhere; nothing else is lowered."""
+    for name in (*graph.outputs, *(name for node in graph for name in (node.name, node.weights))):
+        for part in filter(None, name.split(".")):
+            if fault := path_fault(part):
+                raise MgcompileError(f"{name!r}: {fault}")
 
 
 class _DecoratedCode(fx.graph.CodeGen):
@@ -116,6 +129,7 @@ class _Modules:
     def __init__(self) -> None:
         self.root = nn.Module()
         self._owned: dict[str, nn.Module] = {}
+        # Beside what `names` knows: a later PyTorch may need further words.
         self._taken_in_root = set(dir(fx.GraphModule(nn.Module(), fx.Graph())))
         self._taken_in_container = set(dir(nn.Module()))
 
@@ -136,8 +150,8 @@ class _Modules:
     def _container(self, name: str) -> tuple[nn.Module, str]:
         """The module that is to hold one of this name, and the last part of the name."""
         parent, taken, parts = self.root, self._taken_in_root, name.split(".")
-        for part in parts:
-            if part in taken or iskeyword(part) or not part:
+        for place, part in enumerate(parts):
+            if part in taken or reserved(part, first=not place) or not part:
                 raise MgcompileError(f"{name}: no layer can be called {part!r}, a word of Python's or PyTorch's")
             taken = self._taken_in_container
         for part in parts[:-1]:
@@ -151,5 +165,5 @@ class _Modules:
 
 def _class_name(name: str) -> str:
     """A Python identifier that is close to the name of a graph."""
-    identifier = re.sub(r"\W|^(?=\d)", "_", name) or "Model"
+    identifier = re.sub(r"\W|^(?=\d)", "_", name[:MOST_CLASS_NAME], flags=re.ASCII) or "Model"
     return f"{identifier}_" if iskeyword(identifier) else identifier

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from mgcompile import api
 from mgcompile.analysis import audit_graph
-from mgcompile.errors import MgcompileError
+from mgcompile.errors import MgcompileError, lack_of_memory
 from mgcompile.graph.types import Shape, Size
 from mgcompile.lowering.machine import processor, threads
 from mgcompile.measuring.memory import peak_bytes, resident_bytes
@@ -287,5 +287,7 @@ def _refused() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, MemoryError) as error:
+        if reason := lack_of_memory(error):
+            raise MgcompileError(reason) from error
         lines = str(error).strip().splitlines()
         raise MgcompileError(lines[0] if lines else type(error).__name__) from error

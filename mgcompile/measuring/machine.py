@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,6 +25,7 @@ from mgcompile.lowering.machine import threads as using
 from mgcompile.measuring.peak import convolution_peak
 from mgcompile.measuring.probes import PROBES, Probe, work
 from mgcompile.measuring.timing import Call
+from mgcompile.outputs import write_file
 
 __all__ = ["kept_file", "kept_machine", "measure_machine"]
 
@@ -189,11 +189,6 @@ def _digest() -> str:
 
 def _keep(machine: Machine) -> None:
     path = kept_file(machine.precision, machine.threads)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, MgcompileError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            draft.write_text(machine_text(machine), encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_file(path, machine_text(machine).encode())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from mgcompile.analysis.tables import Sheet, as_html
+from mgcompile.escaping import for_html
 
 __all__ = ["Chapter", "Section", "format_report"]
 
@@ -39,7 +39,7 @@ def format_report(title: str, chapters: Sequence[Chapter], footer: str = "") -> 
     """The page. Chapters and sections get anchors, and the chapters a list of links where there are several."""
     anchors = list(_anchors([chapter.title for chapter in chapters]))
     links = "".join(
-        f'<li><a href="#{anchor}">{escape(chapter.title)}</a></li>\n'
+        f'<li><a href="#{anchor}">{for_html(chapter.title)}</a></li>\n'
         for anchor, chapter in zip(anchors, chapters, strict=True)
     )
     contents = f"<nav>\n<ol>\n{links}</ol>\n</nav>\n" if len(chapters) > 1 else ""
@@ -48,9 +48,9 @@ def format_report(title: str, chapters: Sequence[Chapter], footer: str = "") -> 
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n{contents}{body}"
-        f"<footer>{escape(footer)}</footer>\n</body>\n</html>\n"
+        f"<title>{for_html(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{for_html(title)}</h1>\n{contents}{body}"
+        f"<footer>{for_html(footer)}</footer>\n</body>\n</html>\n"
     )
 
 
@@ -103,18 +103,18 @@ WIDE = 1100
 
 
 def _chapter(chapter: Chapter, anchor: str) -> str:
-    about = f'<p class="about">{escape(chapter.about)}</p>\n' if chapter.about else ""
+    about = f'<p class="about">{for_html(chapter.about)}</p>\n' if chapter.about else ""
     sections = "".join(map(_section, chapter.sections))
-    return f'<section id="{anchor}">\n<h2>{escape(chapter.title)}</h2>\n{about}{sections}</section>\n'
+    return f'<section id="{anchor}">\n<h2>{for_html(chapter.title)}</h2>\n{about}{sections}</section>\n'
 
 
 def _section(section: Section) -> str:
     content = "".join(map(_figure, section.pictures))
     content += f'<div class="scroll">\n{as_html(section.sheets)}</div>\n' if section.sheets else ""
-    content += f"<pre>{escape(section.code)}</pre>\n" if section.code else ""
+    content += f"<pre>{for_html(section.code, lines=True)}</pre>\n" if section.code else ""
     if section.folded:
-        return f"<details>\n<summary>{escape(section.title)}</summary>\n{content}</details>\n"
-    return f"<h3>{escape(section.title)}</h3>\n{content}"
+        return f"<details>\n<summary>{for_html(section.title)}</summary>\n{content}</details>\n"
+    return f"<h3>{for_html(section.title)}</h3>\n{content}"
 
 
 def _figure(svg: str) -> str:

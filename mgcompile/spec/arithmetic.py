@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-__all__ = ["Evaluation", "Refused", "Value"]
+from mgcompile.spec.budget import Budget
+from mgcompile.spec.wording import listed, nearest, show
+
+__all__ = ["Ambiguous", "Evaluation", "Refused", "Value"]
 
 MAX_TEXT: Final = 1_000
 MAX_DEPTH: Final = 50
@@ -26,6 +29,13 @@ class Refused(Exception):
     """The reason why an expression has no value; becomes an ExpressionError, which knows the expression."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """The value of a name that could mean several things where it is read; `reason` says which, and the way out."""
+
+    reason: str
+
+
 COMPARE: Final[dict[type[ast.cmpop], Callable[[Any, Any], bool]]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -38,17 +48,17 @@ CONSTANTS: Final[dict[str, bool]] = {"true": True, "false": False}
 
 
 def unknown(what: str, name: str, known: Mapping[str, object]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ";"
-    listed = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
-    return f"there is no {what} `{name}`{hint} known: {listed or 'none'}"
+    near = nearest(name, known)
+    hint = f"; did you mean `{near}`?" if near else ";"
+    return f"there is no {what} `{name}`{hint} known: {listed(sorted(known))}"
 
 
 class Evaluation:
     """Walks one expression. Steps are spent for every item made, so that lists of lists cannot explode."""
 
-    def __init__(self, names: Mapping[str, Value]) -> None:
+    def __init__(self, names: Mapping[str, Value], budget: Budget | None = None) -> None:
         self._names = names
+        self._budget = budget or Budget()
         self._steps_left = MAX_STEPS
 
     def value(self, node: ast.AST) -> Value:
@@ -60,19 +70,24 @@ class Evaluation:
         self._steps_left -= steps
         if self._steps_left < 0:
             raise Refused(f"takes more than {MAX_STEPS:,} steps")
+        self._budget.evaluate(steps)
 
     def _constant(self, node: ast.Constant) -> Value:
         return node.value if isinstance(node.value, str) else _number(node.value)
 
     def _name(self, node: ast.Name) -> Value:
-        if node.id in CONSTANTS:
-            return CONSTANTS[node.id]
-        if node.id not in self._names:
-            raise Refused(unknown("name", node.id, self._names))
+        return CONSTANTS[node.id] if node.id in CONSTANTS else self._value_of(node.id)
+
+    def _attribute(self, node: ast.Attribute) -> Value:
+        return self._value_of(attribute_name(node))
+
+    def _value_of(self, name: str) -> Value:
+        if name not in self._names:
+            raise Refused(unknown("name", name, self._names))
         try:
-            return self._copy(self._names[node.id], MAX_DEPTH)
+            return self._copy(self._names[name], MAX_DEPTH)
         except Refused as error:
-            raise Refused(f"`{node.id}`: {error}") from None
+            raise Refused(f"`{name}`: {error}") from None
 
     def _copy(self, value: object, depth: int) -> Value:
         self._spend(1)
@@ -82,9 +97,11 @@ class Evaluation:
             _check_length(len(value))
             return [self._copy(item, depth - 1) for item in value]
         if isinstance(value, str):
-            return value
+            return str.__str__(value)  # the plain text, whatever it was before
         if isinstance(value, int | float):
             return _number(value)
+        if isinstance(value, Ambiguous):
+            raise Refused(value.reason)
         raise Refused(f"expected a number, a text or a list, found {'null' if value is None else type(value).__name__}")
 
     def _list(self, node: ast.List) -> Value:
@@ -179,7 +196,7 @@ def _number(value: Any) -> Value:
 
 def _check_number(value: Value) -> None:
     if isinstance(value, bool | str):
-        raise Refused(f"expected a number, found {_shown(value)}")
+        raise Refused(f"expected a number, found {show(value)}")
 
 
 def _check_length(length: int) -> None:
@@ -189,30 +206,27 @@ def _check_length(length: int) -> None:
 
 def _truth(value: Value) -> bool:
     if not isinstance(value, bool):
-        raise Refused(f"expected true or false, found {_shown(value)}; compare it with something")
+        raise Refused(f"expected true or false, found {show(value)}; compare it with something")
     return value
 
 
 def _whole(value: Value, what: str) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise Refused(f"{what} needs a whole number, found {_shown(value)}")
+        raise Refused(f"{what} needs a whole number, found {show(value)}")
     return value
 
 
 def _a_list(value: Value, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise Refused(f"{what} needs a list, found {_shown(value)}")
+        raise Refused(f"{what} needs a list, found {show(value)}")
     return value
 
 
-def _shown(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return short(repr(value[:10] if isinstance(value, list) else value))
-
-
-def short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:76]}..."
+def attribute_name(node: ast.Attribute) -> str:
+    """`stage.index`, the number of a repeat by the id of its layer; empty for anything else with a dot."""
+    return f"{node.value.id}.index" if isinstance(node.value, ast.Name) and node.attr == "index" else ""
 
 
 def _size(value: Value) -> int:
@@ -234,7 +248,7 @@ def _holds(op: ast.cmpop, left: Value, right: Value) -> bool:
         return found == isinstance(op, ast.In)
     for value in (left, right):
         if isinstance(value, bool | str | list):
-            raise Refused(f"only numbers have an order, found {_shown(value)}")
+            raise Refused(f"only numbers have an order, found {show(value)}")
     return COMPARE[type(op)](left, right)
 
 

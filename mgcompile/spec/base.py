@@ -6,7 +6,7 @@ mistakes. What it expands to are `Step`s, the form in which the elaboration hand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from operator import is_
@@ -18,14 +18,28 @@ from pydantic_core import PydanticCustomError
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Grid, Value
 from mgcompile.graph.ops import Op
-from mgcompile.spec.fields import Bool, Expression, LevelChoice, Reference, as_expression
+from mgcompile.spec.budget import MOST_MISTAKES
+from mgcompile.spec.expressions import Expression
+from mgcompile.spec.fields import Bool, LevelChoice, Reference
 
 if TYPE_CHECKING:
     from mgcompile.graph.builder import GraphBuilder
     from mgcompile.spec.elaboration import Elaboration
     from mgcompile.spec.scopes import Scope
 
-__all__ = ["LayerError", "LayerSpec", "Options", "Path", "Place", "Pyramid", "Share", "Step", "widths_of"]
+__all__ = [
+    "MANY_UNKNOWN",
+    "LayerError",
+    "LayerSpec",
+    "Options",
+    "Path",
+    "Place",
+    "Pyramid",
+    "Share",
+    "Step",
+    "refuse_unread",
+    "widths_of",
+]
 
 Path = tuple[str | int, ...]
 """Where something stands in a spec: ("layers", 5, "conv", "channels")."""
@@ -35,6 +49,10 @@ Pyramid = Mapping[int, str]
 
 
 Built = TypeVar("Built", bound="LayerSpec")
+
+
+MANY_UNKNOWN = "many_unknown"
+"""The type of pydantic's error for a mapping with more than `MOST_MISTAKES` unknown keys."""
 
 
 class LayerError(MgcompileError):
@@ -62,7 +80,19 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_bare(cls, value: Any) -> Any:
-        return cls.spread(value) if cls.is_bare(value) else value
+        value = cls.spread(value) if cls.is_bare(value) else value
+        if isinstance(value, Mapping) and len(value) > MOST_MISTAKES + len(cls.model_fields):
+            cls._refuse_many(value)
+        return value
+
+    @classmethod
+    def _refuse_many(cls, value: Mapping[str, Any]) -> None:
+        """Refuse a mapping with very many unknown keys, of each of which pydantic would make an error."""
+        known = {name.removesuffix("_") for name in cls.model_fields}
+        unknown = [key for key in value if key not in known]
+        if len(unknown) > MOST_MISTAKES:
+            about = {"keys": unknown[:MOST_MISTAKES], "more": len(unknown) - MOST_MISTAKES}
+            raise PydanticCustomError(MANY_UNKNOWN, "too many options", about)
 
     @classmethod
     def is_bare(cls, value: Any) -> bool:
@@ -76,31 +106,49 @@ class Options(BaseModel):
             return {}
         return {cls.shorthand: value} if cls.shorthand else value
 
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """The options that have no effect beside the others: each with the options that decide so, and the reason."""
+        return iter(())
+
     @property
     def given(self) -> dict[str, Any]:
         """What was said, by option. An extra option may be called like a method, so it is not read as an attribute."""
         extra = self.__pydantic_extra__ or {}
         return {name: extra[name] if name in extra else getattr(self, name) for name in self.model_fields_set}
 
-    def _extra_expressions(self) -> dict[str, Any]:
-        """The options that a block or registered operation declares, their expressions marked. Raises `LayerError`."""
-        marked = {}
-        for name, value in (self.__pydantic_extra__ or {}).items():
-            try:
-                marked[name] = as_expression(value)
-            except PydanticCustomError as error:
-                raise LayerError(error.message(), name) from None
-        return marked
-
     def bind(self, evaluate: Callable[[Expression, Path], Any]) -> Self:
-        """These options with every expression replaced by its value; lists of layers keep theirs. Raises what
-        `evaluate` raises, and pydantic's `ValidationError` where a value is not what the option expects.
+        """These options with every expression replaced by its value; lists of layers keep theirs. Each value is checked
+        as if it had been written, and none is an expression again. Raises what `evaluate` raises, and pydantic's
+        `ValidationError` where a value is not what the option expects.
         """
-        given = self.given | self._extra_expressions()
+        given = self.given
         bound = {name: _bound(value, evaluate, (name.removesuffix("_"),)) for name, value in given.items()}
         if all(bound[name] is given[name] for name in given):
             return self
         return self.model_validate(bound)
+
+
+def _holds_expression(value: Any) -> bool:
+    if isinstance(value, Options):
+        return any(map(_holds_expression, value.given.values()))
+    return isinstance(value, Expression) or (isinstance(value, list) and any(map(_holds_expression, value)))
+
+
+def refuse_unread(written: Options, merged: Options, bound: Options, path: Path = ()) -> None:
+    """Raise `LayerError` where an option was written that nothing reads.
+
+    `written` is what stands in the spec, `merged` the same with defaults, `bound` with values. Where an expression
+    decides what is read, an option may wait for its other values.
+    """
+    for option, deciders, reason in bound.unread():
+        fixed = not any(_holds_expression(getattr(merged, decider)) for decider in deciders)
+        if option in written.model_fields_set and fixed:
+            name = option.removesuffix("_")
+            raise LayerError(f"nothing reads {name}: {reason}", *path, name)
+    for option in written.model_fields_set & bound.model_fields_set:
+        inner = getattr(written, option), getattr(merged, option), getattr(bound, option)
+        if all(isinstance(each, Options) for each in inner):
+            refuse_unread(*inner, (*path, option.removesuffix("_")))
 
 
 def _bound(value: Any, evaluate: Callable[[Expression, Path], Any], path: Path) -> Any:
@@ -109,6 +157,9 @@ def _bound(value: Any, evaluate: Callable[[Expression, Path], Any], path: Path) 
     if isinstance(value, list):
         items = [_bound(item, evaluate, (*path, index)) for index, item in enumerate(value)]
         return value if all(map(is_, items, value)) else items
+    if isinstance(value, dict):
+        named = {key: _bound(item, evaluate, (*path, key)) for key, item in value.items()}
+        return value if all(map(is_, named.values(), value.values())) else named
     return value.bind(lambda text, inner: evaluate(text, (*path, *inner))) if isinstance(value, Options) else value
 
 
@@ -127,6 +178,10 @@ class Share(Options):
     @classmethod
     def spread(cls, value: Any) -> Any:
         return {value: True} if value in ("levels", "repeats") else value
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.with_ is not None:
+            yield "levels", ("with_",), "the weights of another layer are shared as they are there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +247,13 @@ class LayerSpec(Options):
     def canonical(self, place: Place) -> LayerSpec:
         """The same layer with what it takes from its place said; for primitive layers."""
         return self
+
+    def as_read(self) -> Self:
+        """The same layer without what nothing reads, which defaults for several layers may have said."""
+        fields = type(self).model_fields
+        defaults = {option: fields[option].get_default(call_default_factory=True) for option, _, _ in self.unread()}
+        unread = {option: value for option, value in defaults.items() if getattr(self, option) != value}
+        return self.model_copy(update=unread) if unread else self
 
 
 @cache

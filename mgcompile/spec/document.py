@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from mgcompile.spec.base import Options
+from mgcompile.spec.budget import MOST_PARAMS
+from mgcompile.spec.expressions import Expression
 from mgcompile.spec.fields import (
     Count,
-    Expression,
     Fixed,
     Identifier,
     Levels,
     Option,
     Reference,
+    Several,
     integer,
-    show,
     wrong,
 )
 from mgcompile.spec.items import Defaults, Layers
+from mgcompile.spec.wording import listed, show
 
 __all__ = ["BlockSpec", "Document", "InputSpec", "Output", "Param"]
 
@@ -29,7 +33,8 @@ MOST_SIZE = 1_000_000
 
 def _size(value: Any) -> tuple[int, int]:
     sides = value.split("x") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value, value]
-    sides = [int(side) if isinstance(side, str) and side.isdecimal() and len(side) < 8 else side for side in sides]
+    sides = [int(side) if isinstance(side, str) and side.isdecimal() and len(side) < 8 else side for side in sides[:3]]
+    sides = [int(side) if isinstance(side, float) and side.is_integer() else side for side in sides]
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_SIZE for side in sides):
         raise wrong(f"a size from 1 to {MOST_SIZE}: an integer, HxW or [height, width]", value)
     return int(sides[0]), int(sides[1])
@@ -64,7 +69,7 @@ def _bound(value: Any) -> int | float:
 
 Bound = Annotated[int | float, Fixed(_bound, {"type": "number"})]
 
-NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 TAKEN = ("incoming", "levels", "true", "false")
 """Names that every expression has."""
 
@@ -102,10 +107,15 @@ class Param(Options):
     """The least value."""
     max: Bound | None = None
     """The greatest value."""
-    choices: list[Scalar] | None = None
+    choices: Annotated[list[Scalar], Several] | None = None
     """All values that it may have."""
     help: str = ""
     """What it means."""
+
+    def taken(self, value: Any) -> Any:
+        """The value as it is used: whole where the default is, for arithmetic makes floats of whole numbers."""
+        whole = isinstance(value, float) and value.is_integer() and kind_of(self.default) == "an integer"
+        return int(value) if whole else value
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value; empty where nothing is."""
@@ -114,10 +124,10 @@ class Param(Options):
             return next(filter(None, map(self.problem, value)), "")
         fixed = self.default is not None and not isinstance(self.default, Expression)
         kinds = kind_of(value), kind_of(self.default)
-        if fixed and kinds[0] != kinds[1] and kinds != ("an integer", "a number"):
+        if fixed and kinds[0] != kinds[1] and kinds != ("an integer", "a number") and self.taken(value) is value:
             return f"expected {kinds[1]} like {show(self.default)}, found {show(value)}"
         if self.choices is not None and value not in self.choices:
-            return f"expected one of {', '.join(map(show, self.choices))}, found {show(value)}"
+            return f"expected one of {listed(map(show, self.choices))}, found {show(value)}"
         if kind_of(value) not in ("an integer", "a number"):
             return "" if self.min is self.max is None else f"expected a number, found {show(value)}"
         if self.min is not None and value < self.min:
@@ -133,10 +143,20 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+def _not_too_many(params: Any) -> Any:
+    if isinstance(params, Mapping) and len(params) > MOST_PARAMS:
+        raise PydanticCustomError("too_many", f"{len(params):,} params; at most {MOST_PARAMS} are allowed")
+    return params
+
+
+Params = Annotated[dict[ParamName, Param], BeforeValidator(_not_too_many)]
+"""Params by name."""
+
+
 class BlockSpec(Options):
     """A list of layers with parameters, to be used by name."""
 
-    params: dict[ParamName, Param] = {}
+    params: Params = {}
     """Its parameters; every expression inside knows them."""
     layers: Layers
     """Its layers; `from: start` inside is what the block received."""
@@ -153,12 +173,23 @@ class Output(Options):
     """Which of its grids; all where it is not said."""
 
 
+MOST_NAME = 1_000
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong("text", value)
+    if len(value) > MOST_NAME:
+        raise wrong(f"a text of at most {MOST_NAME:,} characters", value)
+    return value
+
+
 class Document(Options):
     """A spec: which grid levels exist at each layer, with how many channels, and how levels talk to each other."""
 
     version: Annotated[int, integer(1, 1)] = 1
     """The version of the language."""
-    name: str = "network"
+    name: Annotated[str, Fixed(_text, {"type": "string", "maxLength": MOST_NAME})] = "network"
     """The network's name; may hold expressions."""
     description: str = ""
     """What it is, for readers."""
@@ -166,13 +197,13 @@ class Document(Options):
     """Another spec, relative to this file or from the zoo: what this one does not say is taken from there."""
     input: InputSpec
     """The image."""
-    params: dict[ParamName, Param] = {}
+    params: Params = {}
     """Names for values, for use in expressions; `--set name=value` changes them."""
     defaults: Defaults = Defaults({})
     """Options of layers where a layer does not say, by kind of layer."""
-    blocks: dict[Identifier, BlockSpec] = {}
+    blocks: Annotated[dict[Identifier, BlockSpec], Several] = {}
     """Lists of layers to be used by name."""
     layers: Layers
     """The network, one layer after the other; each reads the one before unless it says `from`."""
-    outputs: dict[Identifier, Output] = {}
+    outputs: Annotated[dict[Identifier, Output], Several] = {}
     """The results by name; the last layer's grids where nothing is said."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,49 +16,48 @@ from pydantic import ValidationError
 from mgcompile.errors import Problem, ShapeError
 from mgcompile.graph import Graph, Layer
 from mgcompile.graph.builder import INPUT, GraphBuilder
-from mgcompile.graph.ops import Op
+from mgcompile.graph.names import reserved
+from mgcompile.graph.ops import Kind, Op
 from mgcompile.spec.base import LayerError, Path, Place, Pyramid, Share, Step
 from mgcompile.spec.binding import Binding
+from mgcompile.spec.budget import MOST_MISTAKES, MOST_PARTS, Budget, Exhausted
 from mgcompile.spec.document import Document, Output
-from mgcompile.spec.fields import Expression, LevelChoice
+from mgcompile.spec.expressions import Expression
+from mgcompile.spec.fields import LevelChoice
 from mgcompile.spec.inspection import inspect
 from mgcompile.spec.items import COMMON, Item, item_of, layer_classes
-from mgcompile.spec.problems import fault_problems, validation_problems
+from mgcompile.spec.problems import Mistakes, problem_at, validation_problems
+from mgcompile.spec.repeating import inner_names, repeated_names
 from mgcompile.spec.scopes import RESERVED, References, Scope, Unknown
+from mgcompile.spec.sharing import check_sharing, shared_scope
 from mgcompile.spec.source import Source
-from mgcompile.spec.tree import path_text
+from mgcompile.spec.wording import listed, nearest, quoted
 
 __all__ = ["Elaboration"]
 
 MOST_DEPTH = 60
-MOST_PARTS = 1_000_000
-"""Operations and layers that a spec may come to."""
-
-
-class _TooLong(Exception):
-    """The layers come to more than `MOST_PARTS`; `where` is the one with which they do."""
-
-    def __init__(self, where: Path) -> None:
-        super().__init__(f"more than {MOST_PARTS:,} operations and layers after repeats, blocks and growth")
-        self.where = where
 
 
 class Elaboration:
     """One walk over a document with given params. `problems` is empty where the spec is right."""
 
-    def __init__(self, document: Document, source: Source, params: Mapping[str, Any], name: str) -> None:
+    def __init__(
+        self, document: Document, source: Source, params: Mapping[str, Any], name: str, budget: Budget
+    ) -> None:
         self.document = document
         self.source = source
         self.params = params
+        self.budget = budget
         self._problems: dict[tuple[str, str], Problem] = {}
         self._faulty: list[tuple[Item, Path]] = []
         """Layers that were wrong before the walk; known already, but for those in the value of an expression."""
         self._steps = 0
+        self._where: Path = ("layers",)
         self._open: list[list[int]] = []
         size = document.input.size
         self.builder = GraphBuilder(name, document.input.channels, size)
         self.references = References()
-        self.binding = Binding(document, params, self.builder)
+        self.binding = Binding(document, params, self.builder, budget)
         self.canonical: list[dict[str, Any]] = []
 
     @property
@@ -68,19 +66,22 @@ class Elaboration:
         return tuple(self._problems.values())
 
     @property
-    def faults(self) -> list[Problem]:
+    def faults(self) -> Mistakes:
         """What is wrong with the options of the items that were met."""
-        return [each for item, where in self._faulty for each in fault_problems(item.faults, self.source, where)]
+        mistakes = Mistakes(self.source)
+        for item, where in self._faulty:
+            mistakes.faults(item.faults, where)
+        return mistakes
 
     def run(self) -> Graph | None:
         """The graph, or None where there are problems."""
         scope = Scope(start={0: INPUT}, names=self.params)
         try:
             last = self.walk(self.steps(self.document.layers, ("layers",)), scope, {0: INPUT}, self.canonical)
-        except _TooLong as error:
-            self.report(error.where, str(error))
+            outputs = self._outputs(scope, last)
+        except Exhausted as error:
+            self._problems["", ""] = problem_at(self.source, self._where, str(error))
             return None
-        outputs = self._outputs(scope, last)
         if self._problems or self._faulty:
             return None
         graph = self.builder.graph(outputs)
@@ -103,12 +104,19 @@ class Elaboration:
 
     def report(self, where: Path, message: str) -> None:
         """Note a mistake at a place in the spec."""
-        mark = self.source.locate(where)
-        self.note(Problem(mark.file, mark.line, mark.column, path_text(where), message))
+        self.note(problem_at(self.source, where, message))
 
     def note(self, problem: Problem) -> None:
-        """Note a mistake; only the first at a place, which may be come by in several ways."""
-        self._problems.setdefault((problem.file, problem.path), problem)
+        """Note a mistake; only the first at a place, which may be come by in several ways. Raises `Exhausted`."""
+        key = problem.file, problem.path
+        if key not in self._problems and len(self._problems) == MOST_MISTAKES - 1:
+            raise Exhausted(f"{MOST_MISTAKES} problems and perhaps more; stopped here")
+        self._problems.setdefault(key, problem)
+
+    def note_all(self, problems: Iterable[Problem]) -> None:
+        """Note several mistakes."""
+        for problem in problems:
+            self.note(problem)
 
     def steps(self, items: Sequence[Item], where: Path) -> tuple[Step, ...]:
         """The layers of a list that a user wrote."""
@@ -141,20 +149,32 @@ class Elaboration:
         name = f"{place.path}.level{level}{tail}"
         own = place.kind == "norm" and not scope.shared_norm
         weights = name if own else f"{scope.weights}.{'shared' if scope.shared_levels else f'level{level}'}{tail}"
+        self.budget.name(name + weights)
         layer = self.builder.layers.get(place.path)
         if layer is None:
             mark = self.source.locate(place.where, key=True)
             origin = f"{mark.file}:{mark.line}" if mark.line else mark.file
             self.builder.layers[place.path] = Layer(place.kind, origin)
-        return self.builder.add(name, op, inputs, level, layer=place.path, weights=weights, owned=scope.owned or own)
+        owned = scope.owned or own
+        try:
+            return self.builder.add(name, op, inputs, level, layer=place.path, weights=weights, owned=owned)
+        except ShapeError as error:
+            raise ShapeError(f"{error}{self._operands(op, inputs)}") from None
+
+    def _operands(self, op: Op, inputs: Sequence[str]) -> str:
+        """Where the operands of a fusion come from: which of them is wrong, only the user can tell."""
+        if op.kind is not Kind.FUSE:
+            return ""
+        values = [f"{self.builder.types[node]} from {self.builder.nodes[node].layer}" for node in inputs]
+        return f"; the operands are {listed(values)}"
 
     def block(self, place: Place, name: str, given: Mapping[str, Any]) -> Step:
         """The group that a use of a block stands for. Raises `LayerError`."""
         blocks = self.document.blocks
         if name not in blocks:
-            near = get_close_matches(name, blocks, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(blocks) or 'none'}"
-            raise LayerError(f"no block is called {name!r}; {hint}", "use")
+            near = nearest(name, blocks)
+            hint = f"did you mean {near}?" if near else f"known: {listed(blocks)}"
+            raise LayerError(f"no block is called {quoted(name)}; {hint}", "use")
         if name in place.scope.blocks:
             chain = " -> ".join([*place.scope.blocks, name])
             raise LayerError(f"block {name!r} uses itself: {chain}", "use")
@@ -179,8 +199,9 @@ class Elaboration:
                 pyramid = None
                 break
             self._steps += 1
+            self._where = step.where
             if self._projected() > MOST_PARTS:
-                raise _TooLong(step.where)
+                raise Exhausted(f"more than {MOST_PARTS:,} operations and layers after repeats, blocks and growth")
             if index == 1:
                 # The first of those that are alike has told how much they come to; from here on they are counted.
                 self._open[-1][0] = 1
@@ -205,8 +226,10 @@ class Elaboration:
         """The layer's id: as given, or its kind with a number."""
         kind = step.layer.kind if step.layer else "group"
         id = self.binding.common(step, "id", scope, None) or ""
-        if id in RESERVED:
-            raise LayerError(f"{id!r} is reserved and cannot be an id", "id")
+        if id in RESERVED or (id and step.user and reserved(id, first=not scope.path)):
+            self.references.pyramids[scope.under(id)] = None  # what reads it makes no mistake of its own
+            whose = "reserved" if id in RESERVED else "a word of Python's or PyTorch's"
+            raise LayerError(f"{id!r} is {whose} and cannot be an id; choose another", "id")
         if id in seen:
             raise LayerError(f"the id {id!r} is taken by an earlier layer of this list", "id")
         while not id or (not step.id and id in taken):
@@ -220,23 +243,29 @@ class Elaboration:
     ) -> Pyramid | None:
         """One layer, with all that every layer can be told; the pyramid after it, None where it is unknown."""
         path, item, result = scope.under(id), {"id": id}, None
+        self.budget.name(path)
         try:
             result = self._placed(step, id, scope, pyramid, item)
         except Unknown:
             pass
         except LayerError as error:
-            common = step.user and error.option[:1] and error.option[0] in COMMON
-            self.report((*step.where, *error.option) if common else _blamed(step, *error.option), str(error))
+            self.report(_blamed(step, *error.option), str(error))
         except ShapeError as error:
-            self.report(_blamed(step), str(error))
+            self.report(_blamed(step), f"{error}{self._use(scope)}")
         except ValidationError as error:
-            for problem in validation_problems(error, self.source, _blamed(step), type(step.layer or self.document)):
-                self.note(problem)
+            self.note_all(validation_problems(error, self.source, _blamed(step), type(step.layer or self.document)))
         if result is None:
             inspect(self, step, path, scope)
         self.references.pyramids[path] = result
         out.append(item)
         return result
+
+    def _use(self, scope: Scope) -> str:
+        """Where the block is used in which this scope is: what does not fit in a block may fit elsewhere."""
+        if not scope.use:
+            return ""
+        mark = self.source.locate(scope.use, key=True)
+        return f"; in block {scope.blocks[0]!r} as used in {mark.file}:{mark.line}" if mark.line else ""
 
     def _placed(
         self, step: Step, id: str, scope: Scope, pyramid: Pyramid | None, item: dict[str, Any]
@@ -253,73 +282,50 @@ class Elaboration:
             levels = Place(self, scope, "", step.where, "", pyramid).pick(chosen, "on")
             item["on"] = list(levels)
             acted = {level: pyramid[level] for level in levels}
-        step = self.with_share(step, scope, acted)
+        step = replace(step, share=self.binding.share(step, scope, acted))
         inner = self._inner_scope(step, id, scope, acted, item)
-        repeat = self.binding.common(step, "repeat", scope, acted)
+        repeat, before = self.binding.common(step, "repeat", scope, acted), len(self.builder.nodes)
         if repeat is None:
             result = self._act(step, inner, acted, item)
         else:
             result = self._group(self._repeated(step, repeat, inner), inner, acted, item, repeat)
+        if step.user and step.share is not None and result is not None:
+            check_sharing(step.share, repeat, acted, self.builder, before)
         return result if result is None else self._merged(step, pyramid, acted, result)
 
     def _repeated(self, step: Step, repeat: int, inner: Scope) -> Iterator[Step]:
         once = replace(step, from_=None, on=None, repeat=None, share=None, lands=None)
         tied = Share(with_=f".{inner.path}.0", norm=step.share.norm) if step.share and step.share.repeats else None
-        for index in range(repeat):
-            names = {**step.names, "index": index}
-            yield replace(once, id=str(index), names=names, share=tied if index else None)
+        for index, known in enumerate(repeated_names(inner, repeat)):
+            if index and self.references.pyramids.get(f"{inner.path}.{index - 1}") is None:
+                return  # what was wrong in one repeat is wrong in the next
+            yield replace(once, id=str(index), names={**step.names, **known}, share=tied if index else None)
 
     def _inner_scope(self, step: Step, id: str, scope: Scope, pyramid: Pyramid, item: dict[str, Any]) -> Scope:
-        names = dict(step.names) if step.closed else {**scope.names, **step.names} if step.names else scope.names
         inner = Scope(
             scope.under(id),
             scope.weights_under(id),
             scope,
             step.user,
             pyramid,
-            names,
+            inner_names(step, scope),
             (*scope.blocks, step.block) if step.block else scope.blocks,
             scope.shared_levels,
             scope.shared_norm,
             scope.owned,
             scope.depth + 1,
+            scope.use or (step.where if step.block else ()),
         )
         if step.share is not None:
-            inner = self._shared(step.share, inner, item)
+            inner, item["share"] = shared_scope(step.share, inner, self.references)
         self.references.scopes[inner.path] = inner
         return inner
-
-    def with_share(self, step: Step, scope: Scope, pyramid: Pyramid | None) -> Step:
-        """The step with the value of every expression in what it shares."""
-        if step.share is None:
-            return step
-        evaluate_at = self.binding.evaluator(scope, pyramid)
-        try:
-            return replace(step, share=step.share.bind(lambda text, option: evaluate_at(text, ("share", *option))))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise LayerError(first["msg"], "share", str(first["loc"][0]).removesuffix("_")) from None
-
-    def _shared(self, share: Share, inner: Scope, item: dict[str, Any]) -> Scope:
-        levels = inner.shared_levels if share.levels is None else share.levels
-        item["share"] = {"levels": levels, "norm": share.norm}
-        inner = replace(inner, shared_levels=levels, shared_norm=inner.shared_norm and share.norm)
-        if share.with_ is None:
-            return inner
-        path = self.references.resolve(share.with_, inner.parent or inner, ("share", "with"))
-        if path == INPUT:
-            raise LayerError("the input has no weights to share", "share", "with")
-        owner = self.references.scopes.get(path)
-        if owner is None:
-            raise Unknown
-        item["share"] = {"with": f".{path}", "levels": owner.shared_levels, "norm": share.norm}
-        return replace(inner, weights=owner.weights, shared_levels=owner.shared_levels, owned=False)
 
     def _act(self, step: Step, inner: Scope, acted: Pyramid, item: dict[str, Any]) -> Pyramid | None:
         """What a layer does with the levels that it acts on."""
         if step.layer is None:
             return self._group(step.steps, inner, acted, item)
-        layer = self.binding.layer(step, inner, acted)
+        layer = self.binding.layer(step, inner, acted).as_read()
         layer.check()
         place = Place(self, inner, inner.path, _blamed(step), layer.kind, acted)
         expansion = layer.expand(place)
@@ -329,9 +335,9 @@ class Elaboration:
         if len(expansion) == 1 and not expansion[0].id:
             only = expansion[0]
             if only.names or only.block or only.steps:
-                names = dict(only.names) if only.closed else {**inner.names, **only.names}
-                blocks = (*inner.blocks, only.block) if only.block else inner.blocks
-                inner.names, inner.user, inner.blocks = names, only.user, blocks
+                if only.block:
+                    inner.blocks, inner.use = (*inner.blocks, only.block), inner.use or only.where
+                inner.names, inner.user = inner_names(only, inner), only.user
             return self._act(only, inner, acted, item)
         inner.user = False
         # The ways of an exchange and the steps of a growth hold the same layers again and again.
@@ -383,7 +389,10 @@ class Elaboration:
 def _blamed(step: Step, *option: str | int) -> Path:
     """Where in the spec a mistake in an option of a step is to be found."""
     if step.user and step.layer:
-        return (*step.where, step.layer.kind, *option)
+        common = option and option[0] in COMMON and option[0] not in step.layer.model_fields_set
+        return (*step.where, *option) if common else (*step.where, step.layer.kind, *option)
+    if step.user and option and option[0] in COMMON:
+        return (*step.where, *option)
     # Made by a layer, which may have been told the option or not.
     maker = layer_classes().get(str(step.where[-1])) if step.where else None
     told = option and maker and str(option[0]) in maker.model_fields

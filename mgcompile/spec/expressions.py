@@ -2,7 +2,8 @@
 
 An expression is written as in Python and parsed by `ast`, but only what is listed here has a meaning:
 
-- numbers, texts in quotes, `true`, `false`, lists, names;
+- numbers, texts in quotes, `true`, `false`, lists, names, among them `stage.index` (the number of a repeat by the id of
+  its layer);
 - `+ - * / // % **` and unary minus over numbers; with lists they work element by element, over lists of one length or a
   list and a number. `/` gives a whole number where it is exact: `64 / 2` is 32, `1 / 2` is 0.5;
 - comparisons, also chained; `in`, `not in` with a list at the right; `and`, `or`, `not` and `a if c else b` over truth
@@ -37,11 +38,21 @@ from mgcompile.spec.arithmetic import (
     Evaluation,
     Refused,
     Value,
-    short,
+    attribute_name,
     unknown,
 )
+from mgcompile.spec.budget import Budget
+from mgcompile.spec.wording import short
 
-__all__ = ["ExpressionError", "Value", "evaluate", "has_expression", "names_in"]
+__all__ = ["Expression", "ExpressionError", "Value", "escaped", "evaluate", "has_expression", "names_in"]
+
+
+class Expression(str):
+    """A text of a spec with `${...}` in it, not yet evaluated. Nothing else is one: a value that an expression has is
+    plain text, be there `${` in it.
+    """
+
+    __slots__ = ()
 
 
 class ExpressionError(MgcompileError):
@@ -65,7 +76,18 @@ def has_expression(text: str) -> bool:
     return "${" in text
 
 
-def evaluate(text: str, names: Mapping[str, Value]) -> Value:
+def escaped(value: Value) -> Value:
+    """A value as it is written where an expression might stand.
+
+    >>> escaped(["${n}", 1])
+    ['$${n}', 1]
+    """
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value
+
+
+def evaluate(text: str, names: Mapping[str, Value], budget: Budget | None = None) -> Value:
     """The value of a text that is one `${...}`; otherwise the text with each `${...}` replaced and `$${` as `${`.
 
     >>> evaluate("${[64, 32] // 2}", {})
@@ -73,17 +95,22 @@ def evaluate(text: str, names: Mapping[str, Value]) -> Value:
     >>> evaluate("VGG-${5 * n + 1}", {"n": 3})
     'VGG-16'
 
+    `budget` is that of the whole spec in which the expression stands.
+
     Raises:
         ExpressionError: an expression is malformed, uses something undeclared, has no value or exceeds a limit.
+        Exhausted: the budget is spent.
     """
     if not has_expression(text):
         return text
     parts = _template(text)
     if len(parts) == 1 and isinstance(parts[0], _Expression):
-        return _value_of(parts[0], names)
-    result = "".join(part if isinstance(part, str) else _as_text(part, names) for part in parts)
-    if len(result) > MAX_TEXT:
-        raise ExpressionError(text, f"the result has {len(result)} characters, more than {MAX_TEXT}")
+        return _value_of(parts[0], names, budget)
+    result = ""
+    for part in parts:
+        result += part if isinstance(part, str) else _as_text(part, names, budget)
+        if len(result) > MAX_TEXT:
+            raise ExpressionError(text, f"the result has {len(result)} characters, more than {MAX_TEXT}")
     return result
 
 
@@ -164,6 +191,9 @@ def _check(node: ast.AST, body: str, depth: int) -> Iterator[str]:
         if node.id not in CONSTANTS:
             yield node.id
         return
+    if isinstance(node, ast.Attribute) and (name := attribute_name(node)):
+        yield name
+        return
     _check_node(node, body)
     for child in ast.iter_child_nodes(node):
         is_function = isinstance(node, ast.Call) and child is node.func
@@ -193,9 +223,9 @@ def _check_node(node: ast.AST, body: str) -> None:
         raise Refused(f"`{source}` is not part of the language: only arithmetic, comparisons, lists")
 
 
-def _value_of(expression: _Expression, names: Mapping[str, Value]) -> Value:
+def _value_of(expression: _Expression, names: Mapping[str, Value], budget: Budget | None) -> Value:
     try:
-        return Evaluation(names).value(expression.tree)
+        return Evaluation(names, budget).value(expression.tree)
     except Refused as error:
         reason = str(error)
     except ZeroDivisionError:
@@ -205,8 +235,8 @@ def _value_of(expression: _Expression, names: Mapping[str, Value]) -> Value:
     raise ExpressionError(expression.text, reason)
 
 
-def _as_text(expression: _Expression, names: Mapping[str, Value]) -> str:
-    value = _value_of(expression, names)
+def _as_text(expression: _Expression, names: Mapping[str, Value], budget: Budget | None) -> str:
+    value = _value_of(expression, names, budget)
     if isinstance(value, list):
         raise ExpressionError(expression.text, "is a list, which cannot stand inside a text")
     return str(value).lower() if isinstance(value, bool) else str(value)

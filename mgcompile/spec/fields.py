@@ -1,7 +1,9 @@
 """The types of options: each accepts a value or an expression `${...}`, and says what it expected in one sentence.
 
 An option is validated twice: as written, when an expression passes as it is, and with its value, when the layer is
-elaborated and the expression's names are known. After that it has the type it is annotated with.
+elaborated and the expression's names are known. After that it has the type it is annotated with. What is an expression
+is told by its type, which `marked` gives to the texts of a spec and nothing else does: a value is checked as if it had
+been written, whatever it holds.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mgcompile.spec.expressions import ExpressionError, has_expression, names_in
+from mgcompile.spec.budget import Budget
+from mgcompile.spec.expressions import Expression, ExpressionError, has_expression, names_in
+from mgcompile.spec.wording import show
 
 __all__ = [
     "Bool",
@@ -35,13 +38,12 @@ __all__ = [
     "Reference",
     "References",
     "Repeat",
-    "as_expression",
+    "Several",
     "choice",
-    "expression",
     "integer",
+    "marked",
     "per_level",
     "real",
-    "show",
     "wrong",
 ]
 
@@ -49,33 +51,10 @@ MOST_CHANNELS = 1_000_000
 MOST_LEVELS = 24
 MOST_KERNEL = 255
 MOST_REPEAT = 100_000
+MOST_LIST = 1_000  # of values, not of layers
 
 Schema = dict[str, Any]
 EXPRESSION_SCHEMA: Schema = {"type": "string", "pattern": r"\$\{", "description": "an expression, e.g. ${2 * width}"}
-
-
-class Expression(str):
-    """A text with `${...}` in it, not yet evaluated."""
-
-    __slots__ = ()
-
-
-def show(value: object) -> str:
-    """A found value as a spec would have it, short enough for a message."""
-    text = "nothing (null)" if value is None else _flow(value, 3)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _flow(value: object, depth: int) -> str:
-    """The beginning of a value in YAML's flow style."""
-    if isinstance(value, Mapping | list | tuple):
-        if not depth and value:
-            return "..."
-        items = [*islice(value.items() if isinstance(value, Mapping) else value, 8)]
-        if isinstance(value, Mapping):
-            return f"{{{', '.join(f'{key}: {_flow(item, depth - 1)}' for key, item in items)}}}"
-        return f"[{', '.join(_flow(item, depth - 1) for item in items)}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def wrong(expected: str, found: object) -> PydanticCustomError:
@@ -98,9 +77,7 @@ class Option:
 
     def validate(self, value: Any) -> Any:
         """The value, or the expression that will give it. Raises `PydanticCustomError` with what was expected."""
-        if isinstance(value, str) and has_expression(value):
-            return expression(value)
-        return self.check(value)
+        return _readable(value) if isinstance(value, Expression) else self.check(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         write = self.write and core_schema.plain_serializer_function_ser_schema(self.write)
@@ -117,19 +94,37 @@ class Fixed(Option):
         return self.check(value)
 
 
-def expression(text: str) -> Expression:
-    """The text as an expression. Raises `PydanticCustomError` where it is none."""
+def marked(value: Any, budget: Budget | None = None) -> Any:
+    """A copy of what a spec says, whose texts with `${...}`, keys aside, are marked as expressions.
+
+    Raises `Exhausted` where they are more than a `budget` holds.
+    """
+    if isinstance(value, Mapping):
+        return {key: marked(item, budget) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [marked(item, budget) for item in value]
+    if not isinstance(value, str) or not has_expression(value):
+        return value
+    if budget is not None:
+        budget.expression(value)
+    return Expression(value)
+
+
+def _readable(text: Expression) -> Expression:
+    """The expression itself. Raises `PydanticCustomError` where it cannot be read."""
     try:
         names_in(text)
     except ExpressionError as error:
         raise PydanticCustomError("expression", "{reason}", {"reason": str(error)}) from None
-    return Expression(text)
+    return text
 
 
 def _integer(least: int, most: int) -> Check:
     expected = f"an integer from {least} to {most}" if least < most else f"the number {least}"
 
     def check(value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # arithmetic makes them: 64 * 0.25
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise wrong(expected, value)
         return value
@@ -196,9 +191,7 @@ def _listed(check: Check) -> Check:
     """One value for all grids, or a list of one for each, fine to coarse."""
 
     def each(value: Any) -> Any:
-        if isinstance(value, str) and has_expression(value):
-            return expression(value)
-        return check(value)
+        return _readable(value) if isinstance(value, Expression) else check(value)
 
     def either(value: Any) -> Any:
         if not isinstance(value, list | tuple) or (isinstance(value, tuple) and check is _kernel and _is_kernel(value)):
@@ -207,6 +200,8 @@ def _listed(check: Check) -> Check:
             raise PydanticCustomError(
                 "wrong_value", "an empty list: expected a value for each grid, fine to coarse", {}
             )
+        if len(value) > MOST_LIST:
+            raise PydanticCustomError("too_many", f"a list of {len(value):,} values; there are no so many grids")
         return [each(item) for item in value]
 
     return either
@@ -272,7 +267,17 @@ LEVELS_SCHEMA: Schema = {
 }
 
 
+def _whole(value: Any) -> Any:
+    """A value with whole numbers for the floats that are whole, in lists and mappings too."""
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value[:MOST_LIST]]
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _levels(value: Any) -> LevelChoice:
+    value = _whole(value)
     match value:
         case LevelChoice():
             return value
@@ -334,13 +339,6 @@ def real(least: float, most: float) -> Option:
     return Option(_real(least, most), {"type": "number", "minimum": least, "maximum": most})
 
 
-def as_expression(value: Any) -> Any:
-    """A raw value, whose expressions (in lists too) are marked as such. Raises `PydanticCustomError`."""
-    if isinstance(value, list):
-        return [as_expression(item) for item in value]
-    return expression(value) if isinstance(value, str) and has_expression(value) else value
-
-
 PerLevel = int | list[int]
 """An integer for all grids, or one for each, fine to coarse."""
 
@@ -376,7 +374,7 @@ ID = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 Identifier = Annotated[
     str, Option(_matches(ID, "a name of letters, digits, _ and -"), {"type": "string", "pattern": f"^{ID}$"})
 ]
-REFERENCE = r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+REFERENCE = r"\.?[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,99}"
 Reference = Annotated[
     str,
     Option(
@@ -386,9 +384,18 @@ Reference = Annotated[
 ]
 
 
+def _not_too_many(value: Any) -> Any:
+    if isinstance(value, list | tuple | Mapping) and len(value) > MOST_LIST:
+        raise PydanticCustomError("too_many", f"{len(value):,} items; at most {MOST_LIST:,} are allowed")
+    return value
+
+
 def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-References = Annotated[list[Reference], BeforeValidator(_several)]
+Several = BeforeValidator(_not_too_many)
+"""The annotation of a list or mapping that may hold so many items as a list in a spec sensibly does."""
+
+References = Annotated[list[Reference], BeforeValidator(_several), Several]
 """Ids of earlier layers; a single one may be written without a list."""

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
 
 from mgcompile.spec.base import LayerError, LayerSpec, Options, Path, Place, Step
-from mgcompile.spec.expressions import ExpressionError, evaluate, names_in
-from mgcompile.spec.fields import Expression, as_expression
+from mgcompile.spec.expressions import Expression, ExpressionError, evaluate, names_in
 from mgcompile.spec.items import Item
 from mgcompile.spec.layers.structure import Block
 from mgcompile.spec.problems import validation_problems
@@ -50,9 +48,7 @@ class _Inspection:
         extra = options.__pydantic_extra__ or {}
         for name, value in options.given.items():
             option = (*where, name.removesuffix("_"))
-            if name in extra:
-                self._extra(value, option)
-            elif name in ("with_", "like"):
+            if name in ("with_", "like") and name not in extra:
                 self._references(value, option)
             else:
                 self.value(value, option)
@@ -70,7 +66,7 @@ class _Inspection:
     def share(self, step: Step) -> None:
         """What is shared, its expressions bound."""
         try:
-            self.elaboration.with_share(step, self.scope, None)
+            self.elaboration.binding.share(step, self.scope, None)
         except LayerError as error:
             self.elaboration.report((*step.where, *error.option), str(error))
         except Unknown:
@@ -101,8 +97,7 @@ class _Inspection:
         except LayerError as error:
             self.elaboration.report((*where, *error.option), str(error))
         except ValidationError as error:
-            for problem in validation_problems(error, self.elaboration.source, where, type(layer)):
-                self.elaboration.note(problem)
+            self.elaboration.note_all(validation_problems(error, self.elaboration.source, where, type(layer)))
 
     def _block(self, block: Block, where: Path) -> None:
         place = Place(self.elaboration, self.scope, self.path, where, block.kind, {})
@@ -115,21 +110,20 @@ class _Inspection:
         inner = Scope(path, parent=self.scope, depth=self.scope.depth + 1, **options)
         self.elaboration.walk(steps, inner, None, [])
 
-    def _extra(self, value: Any, where: Path) -> None:
-        try:
-            self.value(as_expression(value), where)
-        except PydanticCustomError as error:
-            self.elaboration.report(where, error.message())
-
     def _expression(self, text: Expression, where: Path) -> None:
         for message in self._faults(text):
             self.elaboration.report(where, message)
 
     def _faults(self, text: Expression) -> Iterator[str]:
-        yield from self.elaboration.binding.unknown_names(text, self.scope)
+        try:
+            yield from self.elaboration.binding.unknown_names(text, self.scope)
+        except ExpressionError as error:
+            # An option of a block or of a registered operation: nobody has read it before.
+            yield str(error)
+            return
         if names_in(text) <= self.scope.names.keys():
             try:
-                evaluate(text, self.scope.names)
+                evaluate(text, self.scope.names, self.elaboration.budget)
             except ExpressionError as error:
                 yield str(error)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,9 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, Vali
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mgcompile.spec.base import Options, Path, Share
-from mgcompile.spec.fields import Identifier, Levels, Reference, Repeat, show
+from mgcompile.spec.budget import MOST_LAYERS
+from mgcompile.spec.fields import Identifier, Levels, Reference, Repeat, marked
+from mgcompile.spec.wording import nearest, quoted, show
 
 if TYPE_CHECKING:
     from mgcompile.spec.base import LayerSpec
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMON",
     "LAYERS_SCHEMA",
-    "MOST_LAYERS",
     "CommonOptions",
     "Defaults",
     "Fault",
@@ -34,9 +34,6 @@ __all__ = [
     "items_in",
     "layer_classes",
 ]
-
-
-MOST_LAYERS = 100_000
 
 
 class CommonOptions(Options):
@@ -60,12 +57,28 @@ COMMON = frozenset(name.removesuffix("_") for name in CommonOptions.model_fields
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """A key that no layer and nothing beside a layer has; as text the message."""
+
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return _unknown(self.key, self.what)
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong in an item: pydantic's error for a `model` at a path within it, or a message of our own."""
+    """Something wrong in an item: pydantic's error for a `model` at a path within it, or words of our own.
+
+    Words may be made when they are read: there can be more faults than anybody reads. `reserved` are words without what
+    was found.
+    """
 
     path: Path
-    error: ValidationError | str
+    error: ValidationError | str | Unknown
     model: type[BaseModel] | None = None
+    reserved: str = "no layer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +91,26 @@ class Item:
 
 
 def item_of(value: Any) -> Item:
-    """The item that a value of a list of layers means."""
+    """The item that a value of a list of layers means, as it was written: a text with `${...}` is an expression."""
+    return _item(marked(value))
+
+
+def _item(value: Any) -> Item:
+    """The item that a value means in which expressions are marked."""
     if isinstance(value, str):
         if value not in layer_classes():
-            return Item(None, CommonOptions(), (Fault((), _unknown(value, "layer")),))
+            return Item(None, CommonOptions(), (Fault((), Unknown(value, "layer"), reserved="an unknown layer"),))
         value = {value: None}
     if not isinstance(value, Mapping):
         message = f"expected a layer, a mapping such as {{conv: {{channels: 64}}}}, found {show(value)}"
         return Item(None, CommonOptions(), (Fault((), message),))
     kinds = [key for key in value if key in layer_classes()]
     what = "key" if kinds else "layer"
-    faults = [Fault((key,), _unknown(key, what)) for key in value if key not in kinds and key not in COMMON]
+    faults = [
+        Fault((key,), Unknown(key, what), reserved=f"an unknown {what}")
+        for key in value
+        if key not in kinds and key not in COMMON
+    ]
     if len(kinds) > 1:
         faults.append(Fault((), f"an item is one layer, found {' and '.join(kinds)}: make them two items of the list"))
     if not kinds and not faults:
@@ -136,16 +158,34 @@ def _validated(cls: type[Any], value: Any, path: Path, faults: list[Fault]) -> A
         return None
 
 
+OTHER_NAMES = {
+    **dict.fromkeys(("add", "plus", "sum", "skip"), "`join: {with: ID, fuse: sum}`, or `residual` for a shortcut"),
+    **dict.fromkeys(("concat", "concatenate", "cat", "merge", "route"), "`join: ID`, which concatenates"),
+    **dict.fromkeys(("mul", "multiply", "product", "scale"), "`join: {with: ID, fuse: product}`, or `gate`"),
+    **dict.fromkeys(("maxpool", "maxpool2d", "maxpooling", "maxpooling2d", "downsample"), "`pool: {by: max}`"),
+    **dict.fromkeys(("avgpool", "avgpool2d", "averagepooling2d", "meanpool"), "`pool: {by: avg}`"),
+    **dict.fromkeys(("gap", "globalavgpool", "globalaveragepooling2d", "adaptiveavgpool2d"), "`global_pool: avg`"),
+    **dict.fromkeys(("upsample", "upsampling2d", "interpolate", "resize", "unpool"), "`up: {by: nearest}`"),
+    **dict.fromkeys(("deconv", "convtranspose", "convtranspose2d", "conv2dtranspose"), "`up: {by: transposed}`"),
+    **dict.fromkeys(("dense", "fc", "fullyconnected"), "`linear`, or `classify` for the head"),
+    **dict.fromkeys(("batchnorm", "batchnorm2d", "bn", "batchnormalization"), "`norm: batch`"),
+    **{name: f"`act: {name}`" for name in ("relu", "gelu", "silu", "elu", "mish", "sigmoid", "softmax", "tanh")},
+}
+"""Layers as other tools call them, without underscores, and what to write."""
+
+
 @lru_cache(maxsize=1024)
 def _unknown(key: str, what: str) -> str:
     # Looking for what was meant takes a third of a millisecond, and mistakes are often made again and again.
     if ":" in key:
-        return f"unknown {what} {key!r}; is there a space missing after a `:`?"
-    near = get_close_matches(key, sorted({*layer_classes(), *COMMON}), 1)
-    if near:
-        return f"unknown {'key' if near[0] in COMMON else what} {key!r}; did you mean {near[0]}?"
+        return f"unknown {what} {quoted(key)}; is there a space missing after a `:`?"
+    if what == "layer" and (other := OTHER_NAMES.get(key.lower().replace("_", ""))):
+        return f"unknown layer {quoted(key)}; write {other}"
+    if near := nearest(key, sorted({*layer_classes(), *COMMON})):
+        return f"unknown {'key' if near in COMMON else what} {quoted(key)}; did you mean {near}?"
     known = sorted(COMMON) if what == "key" else layer_classes()
-    return f"unknown {what} {key!r}; " + ("beside the layer stand " if what == "key" else "known: ") + ", ".join(known)
+    beside = "beside the layer stand " if what == "key" else "known: "
+    return f"unknown {what} {quoted(key)}; {beside}{', '.join(known)}"
 
 
 LAYERS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"$ref": "#/$defs/Item"}}
@@ -164,7 +204,7 @@ class ItemList:
         if len(value) > MOST_LAYERS:
             # Before each is looked at, which would take seconds.
             raise PydanticCustomError("too_many", f"{len(value):,} layers; at most {MOST_LAYERS:,} are allowed")
-        return [item if isinstance(item, Item) else item_of(item) for item in value]
+        return [item if isinstance(item, Item) else _item(item) for item in value]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.validate)
@@ -193,7 +233,11 @@ class Defaults:
             raise PydanticCustomError(
                 "wrong_value", "expected a mapping of layers to options, found {found}", {"found": show(value)}
             )
-        faults = [Fault((key,), _unknown(key, "layer")) for key in value if key not in layer_classes()]
+        faults = [
+            Fault((key,), Unknown(key, "layer"), reserved="an unknown layer")
+            for key in value
+            if key not in layer_classes()
+        ]
         kinds = [kind for kind in value if kind in layer_classes()]
         options = {kind: _validated(partial(layer_classes()[kind]), value[kind], (kind,), faults) for kind in kinds}
         return cls({kind: given for kind, given in options.items() if given is not None}, tuple(faults))

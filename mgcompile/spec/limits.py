@@ -7,10 +7,10 @@ from typing import Any
 
 from mgcompile.errors import Problem
 from mgcompile.spec.base import LayerSpec
+from mgcompile.spec.budget import MOST_LAYERS, Budget
 from mgcompile.spec.document import Document
-from mgcompile.spec.expressions import ExpressionError, evaluate
-from mgcompile.spec.fields import Expression
-from mgcompile.spec.items import MOST_LAYERS, Item
+from mgcompile.spec.expressions import Expression, ExpressionError, evaluate
+from mgcompile.spec.items import Item
 from mgcompile.spec.layers.exchange import Communication
 from mgcompile.spec.layers.residual import Grow
 from mgcompile.spec.layers.structure import Block
@@ -25,9 +25,10 @@ SEVERAL = 8
 class _Counter:
     """Layers of lists of items, with blocks counted once."""
 
-    def __init__(self, document: Document, names: Mapping[str, Any]) -> None:
+    def __init__(self, document: Document, names: Mapping[str, Any], budget: Budget) -> None:
         self.document = document
         self.names = names
+        self.budget = budget
         self.blocks: dict[str, int] = {}
 
     def layers(self, items: Sequence[Item]) -> int:
@@ -63,18 +64,17 @@ class _Counter:
         repeat = item.common.repeat
         if isinstance(repeat, Expression):
             try:
-                repeat = evaluate(repeat, self.names)
+                repeat = evaluate(repeat, self.names, self.budget)
             except ExpressionError:
                 return 1
-        return repeat if isinstance(repeat, int) else 1
+        return int(repeat) if isinstance(repeat, int | float) else 1
 
 
-def check_length(document: Document, source: Source, overrides: Mapping[str, Any]) -> Problem | None:
+def check_length(document: Document, source: Source, overrides: Mapping[str, Any], budget: Budget) -> Problem | None:
     """A problem where the spec comes to more than `MOST_LAYERS` layers."""
     names = {name: overrides.get(name, param.default) for name, param in document.params.items()}
-    count = _Counter(
-        document, {name: value for name, value in names.items() if not isinstance(value, Expression)}
-    ).layers(document.layers)
+    known = {name: value for name, value in names.items() if not isinstance(value, Expression)}
+    count = _Counter(document, known, budget).layers(document.layers)
     if count <= MOST_LAYERS:
         return None
     mark = source.locate(("layers",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -17,14 +17,16 @@ from mgcompile.errors import Problem, SpecError
 from mgcompile.graph import Graph
 from mgcompile.graph.collecting import collection_paused
 from mgcompile.spec.base import Options, Path
+from mgcompile.spec.budget import MOST_LAYERS, MOST_MISTAKES, Budget, Exhausted
 from mgcompile.spec.document import Document, Param
 from mgcompile.spec.elaboration import Elaboration
-from mgcompile.spec.expressions import ExpressionError, evaluate, has_expression
-from mgcompile.spec.items import MOST_LAYERS, item_of, items_in
+from mgcompile.spec.expressions import Expression, ExpressionError, escaped, evaluate
+from mgcompile.spec.fields import marked
+from mgcompile.spec.items import item_of, items_in
 from mgcompile.spec.limits import check_length
-from mgcompile.spec.problems import fault_problems, validation_problems
+from mgcompile.spec.problems import Mistakes
 from mgcompile.spec.source import Source, parse_source, read_source, source_of_mapping
-from mgcompile.spec.tree import path_text
+from mgcompile.spec.wording import listed, nearest, quoted
 from mgcompile.spec.writing import dump, plain
 
 __all__ = ["Spec", "SpecLike", "load", "parse_param", "parse_spec", "zoo_folder", "zoo_names"]
@@ -53,9 +55,9 @@ class Spec:
         if self.params:
             params = data.get("params", {})
             data["params"] = {
-                key: {**value, "default": self.params[key]}
+                key: {**value, "default": escaped(self.params[key])}
                 if isinstance(value := params[key], dict)
-                else self.params[key]
+                else escaped(self.params[key])
                 for key in params
             }
         return data
@@ -66,7 +68,7 @@ class Spec:
 
     def expand(self) -> Spec:
         """The canonical form: primitive layers in groups, without params, blocks, defaults and repeats, all named."""
-        data: dict[str, Any] = {"version": 1, "name": self.name}
+        data: dict[str, Any] = {"version": 1, "name": escaped(self.name)}
         if self.document.description:
             data["description"] = self.document.description
         height, width = self.document.input.size
@@ -86,28 +88,40 @@ class Spec:
 
 T = TypeVar("T", bound=Options)
 
-ENOUGH = 1_000
-"""With more mistakes than so many in single layers, how these would fit together is not looked at."""
-
 SpecLike = str | os.PathLike[str] | Mapping[str, Any] | Spec
 """What is taken for a spec: a path, a name of the zoo, a mapping, a `Spec`."""
 
 
-def load(source: SpecLike, *, params: Mapping[str, Any] | None = None) -> Spec:
+def load(source: SpecLike, *, params: Mapping[str, Any] | None = None, allow_outside: bool = False) -> Spec:
     """The checked spec that `source` leads to; `params` sets parameters as `--set` does.
 
-    Raises `SpecError` with every mistake that was found.
+    A file may extend specs below its folder and of the zoo; with `allow_outside` specs anywhere.
+
+    Raises `SpecError` with the mistakes that were found.
     """
     if isinstance(source, Spec):
         if not params:
             return source
         return _checked(source.source, {**source.overrides, **params})
-    return _checked(_read(source), dict(params or {}))
+    return _checked(_read(source, allow_outside), dict(params or {}))
 
 
-def parse_spec(text: str | bytes, file: str, *, params: Mapping[str, Any] | None = None) -> Spec:
-    """The checked spec in a YAML text; `file` is the name to show. Raises `SpecError`."""
-    return _checked(parse_source(text, file, zoo=zoo_folder()), dict(params or {}))
+def parse_spec(
+    text: str | bytes,
+    file: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    allow_outside: bool = False,
+    extends: bool = True,
+) -> Spec:
+    """The checked spec in a YAML text; `file` is the name to show. Raises `SpecError`.
+
+    Without `extends` it must be whole and no other file is read, as for a text that came with weights; for
+    `allow_outside` see `load`.
+    """
+    return _checked(
+        parse_source(text, file, zoo=zoo_folder(), allow_outside=allow_outside, extends=extends), dict(params or {})
+    )
 
 
 def parse_param(text: str) -> tuple[str, Any]:
@@ -135,10 +149,10 @@ def zoo_names() -> tuple[str, ...]:
     return tuple(sorted(path.with_suffix("").as_posix() for path in files if not path.name.startswith("_")))
 
 
-def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
+def _read(source: str | os.PathLike[str] | Mapping[str, Any], allow_outside: bool) -> Source:
     zoo = zoo_folder()
     if isinstance(source, Mapping):
-        return source_of_mapping(source, zoo=zoo)
+        return source_of_mapping(source, zoo=zoo, allow_outside=allow_outside)
     name = os.fspath(source)
     if not os.path.lexists(name) and not name.endswith((".yaml", ".yml", ".json")):
         folder, _, member = name.partition("/")
@@ -146,123 +160,154 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
         if folder not in ("", ".", "..") and member[:1] not in ("", "_") and "/" not in member:
             path = zoo / folder / f"{member}.yaml"
             if path.is_file():
-                return read_source(path, zoo=zoo)
+                return read_source(path, zoo=zoo, allow_outside=allow_outside)
         near = get_close_matches(name, zoo_names(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`mgcompile list` names those that ship with it"
         raise SpecError([Problem(name, 0, 0, "", f"no such file, and no spec of the zoo has this name; {hint}")])
-    return read_source(name, zoo=zoo)
+    return read_source(name, zoo=zoo, allow_outside=allow_outside)
 
 
 def _checked(source: Source, overrides: Mapping[str, Any]) -> Spec:
     with collection_paused():
-        return _elaborated(source, overrides)
+        return _Check(source, overrides).spec()
 
 
-def _elaborated(source: Source, overrides: Mapping[str, Any]) -> Spec:
-    try:
-        document = Document.model_validate(source.data)
-    except ValidationError as error:
-        problems = [*validation_problems(error, source, (), Document), *_faults_in_layers(source)]
-        raise SpecError(problems) from None
-    problems = list(fault_problems(document.defaults.faults, source, ("defaults",)))
-    for where, item in chain(items_in(document, ()), items_in(document.defaults.options, ("defaults",))):
-        problems += fault_problems(item.faults, source, where)
-    if too_long := check_length(document, source, overrides):
-        raise SpecError([*problems, too_long])
-    if len(problems) > ENOUGH:
-        raise SpecError(problems)
-    params, wrong = _params(document, source, overrides)
-    if wrong:
-        raise SpecError([*problems, *wrong])
-    document, unbound = _bound(document, source, params)
-    if unbound:
-        raise SpecError([*problems, *unbound])
-    name, bad_name = _name(document, source, params)
-    elaboration = Elaboration(document, source, params, name)
-    graph = elaboration.run()
-    if graph is None or problems or bad_name:
-        raise SpecError([*problems, *bad_name, *elaboration.problems] or elaboration.faults)
-    return Spec(name, document, params, source, dict(overrides), (graph, elaboration.canonical))
+class _Check:
+    """One spec on its way from a source; what is wrong with it is collected."""
 
-
-def _faults_in_layers(source: Source) -> Iterator[Problem]:
-    """What is wrong with single layers of a spec that is no document."""
-    blocks = source.data.get("blocks")
-    lists: dict[Path, Any] = {("layers",): source.data.get("layers")}
-    if isinstance(blocks, dict):
-        lists |= {
-            ("blocks", key, "layers"): block.get("layers") for key, block in blocks.items() if isinstance(block, dict)
-        }
-    for path, items in lists.items():
-        for index, item in enumerate(items if isinstance(items, list) and len(items) <= MOST_LAYERS else []):
-            for where, inner in items_in(item_of(item), (*path, index)):
-                yield from fault_problems(inner.faults, source, where)
-
-
-def _params(document: Document, source: Source, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    problems = []
-    for name in overrides.keys() - document.params.keys():
-        near = get_close_matches(name, document.params, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(document.params) or 'none'}"
-        problems.append(Problem(source.name, 0, 0, "", f"--set {name}: the spec has no such param; {hint}"))
-    values: dict[str, Any] = {}
-    for name, param in document.params.items():
-        value, problem = _param(name, param, overrides, values)
-        values[name] = value
-        if problem and name in overrides:
-            problems.append(Problem(source.name, 0, 0, "", f"--set {name}: {problem}"))
-        elif problem:
-            mark = source.locate(("params", name))
-            problems.append(Problem(mark.file, mark.line, mark.column, path_text(("params", name)), problem))
-    return values, problems
-
-
-def _param(name: str, param: Param, overrides: Mapping[str, Any], earlier: Mapping[str, Any]) -> tuple[Any, str]:
-    value = overrides.get(name, param.default)
-    try:
-        param = param.bind(lambda text, path: evaluate(text, earlier))
-    except ExpressionError as error:
-        return 0, f"{error}; a param knows those above it"
-    except ValidationError as error:
-        return 0, error.errors()[0]["msg"]
-    if value is None:
-        return 0, "it has no value; give it one here, or from outside with --set"
-    try:
-        value = resolved(value, earlier)
-    except ExpressionError as error:
-        return 0, f"{error}; a param knows those above it"
-    return value, param.problem(value)
-
-
-def resolved(value: Any, names: Mapping[str, Any]) -> Any:
-    """A value whose expressions, in lists too, are evaluated. Raises `ExpressionError`."""
-    if isinstance(value, list):
-        return [resolved(item, names) for item in value]
-    return evaluate(value, names) if isinstance(value, str) and has_expression(value) else value
-
-
-def _bound(document: Document, source: Source, params: Mapping[str, Any]) -> tuple[Document, list[Problem]]:
-    """The document with the values of expressions in its input and outputs."""
-    problems: list[Problem] = []
-
-    def bound(options: T, *where: str) -> T:
+    def __init__(self, source: Source, overrides: Mapping[str, Any]) -> None:
+        self.source = source
+        self.budget = Budget()
+        self.mistakes = Mistakes(source)
+        self.overrides: Mapping[str, Any] = marked(_plain_overrides(overrides))
         try:
-            return options.bind(lambda text, path: evaluate(text, params))
-        except ExpressionError as error:
-            mark = source.locate(where)
-            problems.append(Problem(mark.file, mark.line, mark.column, path_text(where), str(error)))
+            self.data = marked(source.data, self.budget)
+        except Exhausted as error:
+            self.mistakes.at((), str(error))
+            self.mistakes.raise_if_any()
+
+    def spec(self) -> Spec:
+        """The spec. Raises `SpecError`."""
+        document = self._document()
+        try:
+            if problem := check_length(document, self.source, self.overrides, self.budget):
+                self.mistakes.add(problem)
+                self.mistakes.raise_if_any()
+            if len(self.mistakes) >= MOST_MISTAKES:  # how single layers would fit together is not looked at
+                self.mistakes.raise_if_any()
+            before = len(self.mistakes)
+            params = self._params(document)
+            if len(self.mistakes) == before:
+                document = self._bound(document, params)
+            if len(self.mistakes) > before:
+                self.mistakes.raise_if_any()
+            name = self._name(document, params)
+        except Exhausted as error:
+            self.mistakes.at(("params",), str(error))
+            raise SpecError(self.mistakes.problems, self.mistakes.more) from None
+        elaboration = Elaboration(document, self.source, params, name, self.budget)
+        graph = elaboration.run()
+        self.mistakes.add(*elaboration.problems)
+        self.mistakes.raise_if_any()
+        elaboration.faults.raise_if_any()
+        assert graph is not None, "there is a graph where there are no mistakes"
+        return Spec(name, document, params, self.source, dict(self.overrides), (graph, elaboration.canonical))
+
+    def _document(self) -> Document:
+        try:
+            document = Document.model_validate(self.data)
         except ValidationError as error:
-            problems.extend(validation_problems(error, source, where, type(options)))
+            self.mistakes.validation(error, (), Document)
+            self._faults_in_layers()
+            self.mistakes.raise_if_any()
+            raise
+        self.mistakes.faults(document.defaults.faults, ("defaults",))
+        for where, item in chain(items_in(document, ()), items_in(document.defaults.options, ("defaults",))):
+            self.mistakes.faults(item.faults, where)
+        return document
+
+    def _faults_in_layers(self) -> None:
+        """Note what is wrong with single layers of a spec that is no document."""
+        blocks = self.data.get("blocks")
+        lists: dict[Path, Any] = {("layers",): self.data.get("layers")}
+        if isinstance(blocks, dict):
+            lists |= {
+                ("blocks", key, "layers"): block.get("layers")
+                for key, block in blocks.items()
+                if isinstance(block, dict)
+            }
+        for path, items in lists.items():
+            for index, item in enumerate(items if isinstance(items, list) and len(items) <= MOST_LAYERS else []):
+                for where, inner in items_in(item_of(item), (*path, index)):
+                    self.mistakes.faults(inner.faults, where)
+
+    def _params(self, document: Document) -> dict[str, Any]:
+        for name in self.overrides.keys() - document.params.keys():
+            near = nearest(name, document.params)
+            hint = f"did you mean {near}?" if near else f"it has {listed(document.params)}"
+            self._set_problem(name, f"the spec has no such param; {hint}")
+        values: dict[str, Any] = {}
+        for name, param in document.params.items():
+            values[name], problem = self._param(name, param, values)
+            if problem and name in self.overrides:
+                self._set_problem(name, problem)
+            elif problem:
+                self.mistakes.at(("params", name), problem)
+        return values
+
+    def _set_problem(self, name: str, message: str) -> None:
+        self.mistakes.add(Problem(self.source.name, 0, 0, "", f"--set {_cut_name(name)}: {message}"))
+
+    def _param(self, name: str, param: Param, earlier: Mapping[str, Any]) -> tuple[Any, str]:
+        """The value of a param, and what is wrong with it."""
+        try:
+            param = param.bind(lambda text, path: evaluate(text, earlier, self.budget))
+            value = _resolved(self.overrides.get(name, param.default), earlier, self.budget)
+        except ExpressionError as error:
+            return 0, f"{error}; a param knows those above it"
+        except ValidationError as error:
+            return 0, error.errors()[0]["msg"]
+        if value is None:
+            return 0, "it has no value; give it one here, or from outside with --set"
+        return param.taken(value), param.problem(value)
+
+    def _bound(self, document: Document, params: Mapping[str, Any]) -> Document:
+        """The document with the values of expressions in its input and outputs."""
+        outputs = {name: self._options(output, params, "outputs", name) for name, output in document.outputs.items()}
+        return document.model_copy(update={"input": self._options(document.input, params, "input"), "outputs": outputs})
+
+    def _options(self, options: T, params: Mapping[str, Any], *where: str) -> T:
+        try:
+            return options.bind(lambda text, path: evaluate(text, params, self.budget))
+        except ExpressionError as error:
+            self.mistakes.at(where, str(error))
+        except ValidationError as error:
+            self.mistakes.validation(error, where, type(options))
         return options
 
-    outputs = {name: bound(output, "outputs", name) for name, output in document.outputs.items()}
-    update = {"input": bound(document.input, "input"), "outputs": outputs}
-    return document.model_copy(update=update), problems
+    def _name(self, document: Document, params: Mapping[str, Any]) -> str:
+        try:
+            return str(_resolved(document.name, params, self.budget))
+        except ExpressionError as error:
+            self.mistakes.at(("name",), str(error))
+        return "network"
 
 
-def _name(document: Document, source: Source, params: Mapping[str, Any]) -> tuple[str, list[Problem]]:
+def _plain_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Params that were set from outside, as plain data. Raises `SpecError` for what no spec can hold."""
     try:
-        return str(resolved(document.name, params)), []
-    except ExpressionError as error:
-        mark = source.locate(("name",))
-        return document.name, [Problem(mark.file, mark.line, mark.column, "name", str(error))]
+        data: dict[str, Any] = source_of_mapping({"params": overrides}).data["params"]
+    except SpecError as error:
+        raise SpecError([Problem("params", 0, 0, each.path, each.message) for each in error.errors]) from None
+    return data
+
+
+def _cut_name(name: str) -> str:
+    return name if name.isidentifier() and len(name) <= 60 else quoted(name)
+
+
+def _resolved(value: Any, names: Mapping[str, Any], budget: Budget) -> Any:
+    """A value whose expressions, in lists too, are evaluated. Raises `ExpressionError`."""
+    if isinstance(value, list):
+        return [_resolved(item, names, budget) for item in value]
+    return evaluate(value, names, budget) if isinstance(value, Expression) else value

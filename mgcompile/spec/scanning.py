@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from mgcompile.spec.tree import MAX_DEPTH, MAX_DIGITS, Builder, Scalar, kind_of
+from mgcompile.spec.tree import MAX_DIGITS, Builder, Scalar, kind_of
 
 __all__ = ["scan_json", "scan_python", "scan_yaml"]
 
@@ -67,6 +67,8 @@ def scan_yaml(text: str, builder: Builder) -> None:
                 _take_event(event, builder)
     except yaml.MarkedYAMLError as error:
         line, column = _position(error.problem_mark or error.context_mark)
+        if _in_expression(text, line, column):
+            builder.stop(line, column, 'a brace ends here what is not in quotes: quote the expression, `"${...}"`')
         builder.stop(line, column, _explain(error, _character(text, line, column)))
     except yaml.YAMLError as error:
         builder.stop(0, 0, f"not valid YAML: {' '.join(str(error).split())}")
@@ -107,6 +109,13 @@ def _short_tag(tag: str) -> str:
 def _character(text: str, line: int, column: int) -> str:
     lines = text.splitlines()
     return lines[line - 1][column - 1 : column] if 0 < line <= len(lines) else ""
+
+
+def _in_expression(text: str, line: int, column: int) -> bool:
+    """Whether a place lies behind the `$` of an expression without quotes, whose brace opens a mapping in YAML."""
+    lines = text.splitlines()
+    before = lines[line - 1][: column - 1] if 0 < line <= len(lines) else ""
+    return re.search(r"[\[{,:] *[^'\",]*\$\{?[^'\"]*$", before) is not None
 
 
 # What PyYAML says (with libyaml or without) and what it means to the person who wrote the file. `{0}` is the line where
@@ -163,7 +172,7 @@ def scan_json(text: str, builder: Builder) -> None:
     except json.JSONDecodeError as error:
         builder.stop(error.lineno, error.colno, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}")
     except RecursionError:
-        builder.stop(0, 0, f"nested more than {MAX_DEPTH} deep")
+        pass  # what comes before is right, and the tokens below reach the builder's limit first, with their places
     line, line_start = 1, 0
     for match in _JSON_TOKEN.finditer(text):
         token = match.group()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from mgcompile.graph.builder import INPUT
 from mgcompile.spec.base import LayerError, Path, Pyramid
+from mgcompile.spec.wording import nearest, quoted
 
 __all__ = ["RESERVED", "References", "Scope", "Unknown"]
 
@@ -34,6 +34,8 @@ class Scope:
     shared_norm: bool = True
     owned: bool = True
     depth: int = 0
+    use: Path = ()
+    """Where the outermost of `blocks` is used."""
 
     def under(self, id: str) -> str:
         """The path of a layer in this scope."""
@@ -82,7 +84,6 @@ class References:
         prefixes = [path[:at] for at, character in enumerate(path) if character == "."]
         if any(self.pyramids.get(prefix, {}) is None for prefix in prefixes):
             raise Unknown
-        known = [name for name in self.pyramids if name != INPUT]
-        near = get_close_matches(path, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "a layer can be named with id, and only earlier ones can be read"
-        raise LayerError(f"no earlier layer is called {reference!r}; {hint}", *option)
+        near = nearest(path, [name for name in self.pyramids if name != INPUT])
+        hint = f"did you mean {near}?" if near else "a layer can be named with id, and only earlier ones can be read"
+        raise LayerError(f"no earlier layer is called {quoted(reference)}; {hint}", *option)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any, Final, TypeAlias
 from mgcompile.errors import Problem, SpecError
 from mgcompile.spec.scanning import scan_json, scan_python, scan_yaml
 from mgcompile.spec.tree import Builder, Node, Stop, kind_of
+from mgcompile.spec.wording import short
 
 __all__ = ["Mark", "Source", "SourcePath", "parse_source", "read_source", "source_of_mapping"]
 
 MAX_BYTES: Final = 8 * 2**20
 MAX_FILES: Final = 16
+SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 SourcePath: TypeAlias = tuple[str | int, ...]
 
@@ -45,6 +48,10 @@ class Source:
     data: dict[str, Any]
     _root: Node = field(repr=False, compare=False)
 
+    def is_foreign(self, path: SourcePath) -> bool:
+        """Whether what stands at `path` is from another file than the one that the user named."""
+        return self.locate(path).file != self.name
+
     def locate(self, path: SourcePath, *, key: bool = False) -> Mark:
         """The place of the value at `path`, or of its key; of the nearest ancestor where nothing is at `path`."""
         node = self._root
@@ -58,28 +65,49 @@ class Source:
         return Mark(node.file, node.key_line, node.key_column) if key else Mark(node.file, node.line, node.column)
 
 
-def read_source(path: str | os.PathLike[str], *, zoo: Path | None = None) -> Source:
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """What `extends` may read: nothing where it is not `allowed`, else specs below the folder of the first one and in
+    the `zoo`, and with `outside` specs anywhere.
+    """
+
+    zoo: Path | None = None
+    outside: bool = False
+    allowed: bool = True
+
+
+def read_source(path: str | os.PathLike[str], *, zoo: Path | None = None, allow_outside: bool = False) -> Source:
     """Reads the spec in a file, JSON if its name ends in `.json` and YAML otherwise, and all that it `extends`.
 
-    `extends` names a file relative to the one that says so, or `zoo/<name>.yaml` where there is no such file.
+    `extends` names a file relative to the one that says so, or `zoo/<name>.yaml` where there is no such file: a spec in
+    the folder of `path` or below it, or in the zoo; with `allow_outside` one anywhere.
 
     Raises:
         SpecError: the file cannot be read, is no YAML or JSON, breaks a limit, or extends one that does.
     """
     name = os.fspath(path)
-    return _source(_read_tree(name, 0, None), name, zoo)
+    return _source(_read_tree(name), name, _Reach(zoo, allow_outside))
 
 
-def parse_source(text: str | bytes, file: str, *, json: bool = False, zoo: Path | None = None) -> Source:
-    """Reads a spec from text. `file` is the name to show; `extends` in it is relative to the folder of `file`.
+def parse_source(
+    text: str | bytes,
+    file: str,
+    *,
+    json: bool = False,
+    zoo: Path | None = None,
+    allow_outside: bool = False,
+    extends: bool = True,
+) -> Source:
+    """Reads a spec from text. `file` is the name to show; `extends` in it is relative to the folder of `file`,
+    and refused without `extends`.
 
     Raises:
         SpecError: as `read_source`.
     """
-    return _source(_tree_of_text(text, file, json, 0), file, zoo)
+    return _source(_tree_of_text(text, Builder(file, 0), json), file, _Reach(zoo, allow_outside, extends))
 
 
-def source_of_mapping(data: Mapping[str, Any], *, zoo: Path | None = None) -> Source:
+def source_of_mapping(data: Mapping[str, Any], *, zoo: Path | None = None, allow_outside: bool = False) -> Source:
     """Takes a spec from Python data, as a copy; `extends` in it is relative to the current folder.
 
     Raises:
@@ -89,7 +117,7 @@ def source_of_mapping(data: Mapping[str, Any], *, zoo: Path | None = None) -> So
     builder = Builder("<mapping>", 0)
     with contextlib.suppress(Stop):
         scan_python(data, builder)
-    return _source(builder.finish(), builder.file, zoo)
+    return _source(builder.finish(), builder.file, _Reach(zoo, allow_outside))
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
@@ -97,28 +125,55 @@ def source_of_mapping(data: Mapping[str, Any], *, zoo: Path | None = None) -> So
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def _read_tree(name: str, nodes_before: int, asked_at: Problem | None) -> Node:
-    """The tree of one file; a file that cannot be opened is reported at `asked_at`, the `extends` that named it."""
-    try:
-        with open(name, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        reason = "no such file"
-    except IsADirectoryError:
-        reason = "is a folder, not a file"
-    except PermissionError:
-        reason = "no permission to read it"
-    except (OSError, ValueError) as error:
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    else:
-        return _tree_of_text(content, name, name.lower().endswith(".json"), nodes_before)
-    if asked_at is None:
+_OWN = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
+"""Files that are open already, as a shell's `<(...)` is; a read of one waits as a read of standard input does."""
+
+
+def _read_tree(name: str) -> Node:
+    """The tree of the file that a user named."""
+    content, reason = _content(name)
+    if reason:
         raise SpecError([Problem(name, 0, 0, "", reason)])
-    raise SpecError([_at(asked_at, f"{name}: {reason}")])
+    return _tree_of_text(content, Builder(name, 0), _is_json(name))
 
 
-def _tree_of_text(text: str | bytes, file: str, json: bool, nodes_before: int) -> Node:
-    builder = Builder(file, nodes_before)
+def _read_base(name: str, nodes_before: int, asked_at: Problem) -> Node:
+    """The tree of a file that another one extends. What is wrong with it is told without what stands in it."""
+    content, reason = _content(name)
+    if reason:
+        raise SpecError([_at(asked_at, f"{name}: {reason}")])
+    return _tree_of_text(content, Builder(name, nodes_before, foreign=True), _is_json(name))
+
+
+def _is_json(name: str) -> bool:
+    return name.lower().endswith(".json")
+
+
+def _content(name: str) -> tuple[bytes, str]:
+    """What is in a file, at most one byte more than a spec may have; or why it cannot be read."""
+    try:
+        with open(name, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                if not _OWN.fullmatch(name):
+                    return b"", "is a pipe, a device or a socket, not a file; `-` reads standard input"
+                os.set_blocking(file.fileno(), True)
+            return file.read(MAX_BYTES + 1), ""
+    except FileNotFoundError:
+        return b"", "no such file"
+    except IsADirectoryError:
+        return b"", "is a folder, not a file"
+    except PermissionError:
+        return b"", "no permission to read it"
+    except (OSError, ValueError) as error:
+        return b"", f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    """A descriptor, without waiting for somebody to write to a pipe."""
+    return os.open(name, flags | os.O_NONBLOCK)
+
+
+def _tree_of_text(text: str | bytes, builder: Builder, json: bool) -> Node:
     with contextlib.suppress(Stop):
         decoded = _decode(text, builder)
         if json and decoded.strip():
@@ -166,17 +221,17 @@ def _place(before: str) -> tuple[int, int]:
 # --- extends --------------------------------------------------------------------------------------------------------
 
 
-def _source(root: Node, name: str, zoo: Path | None) -> Source:
+def _source(root: Node, name: str, reach: _Reach) -> Source:
     """Follows `extends` to the last base, then merges from there."""
     trees: list[Node] = []
     names = [name]
     while True:
-        base = _base(root, names, zoo)
+        base = _base(root, names, reach)
         trees.append(root)
         if base is None:
             break
         names.append(base[0])
-        root = _read_tree(base[0], sum(tree.size for tree in trees), base[1])
+        root = _read_base(base[0], sum(tree.size for tree in trees), base[1])
     merged = _without_extends(trees.pop())
     while trees:
         merged = _merge(_without_extends(trees.pop()), merged)
@@ -189,7 +244,7 @@ def _without_extends(root: Node) -> Node:
     return root.with_value({key: node for key, node in items if key != "extends"})
 
 
-def _base(root: Node, names: list[str], zoo: Path | None) -> tuple[str, Problem] | None:
+def _base(root: Node, names: list[str], reach: _Reach) -> tuple[str, Problem] | None:
     """The file that the last of `names` extends, and a problem without text at the place that says so."""
     value = root.child("extends")
     if value is None:
@@ -197,11 +252,9 @@ def _base(root: Node, names: list[str], zoo: Path | None) -> tuple[str, Problem]
     here = Problem(value.file, value.line, value.column, "extends", "")
     if not isinstance(value.value, str) or not value.value:
         raise SpecError([_at(here, f"expected the name of a file, found {kind_of(value.value or None)}")])
-    base = _find(value.value, os.path.dirname(names[-1]), zoo)
-    if base is None:
-        known = f" and no `{value.value}` in the zoo" if zoo is not None else ""
-        folder = os.path.dirname(names[-1]) or "the current folder"
-        raise SpecError([_at(here, f"no file `{value.value}` in {folder}{known}")])
+    if not reach.allowed:
+        raise SpecError([_at(here, "the spec of a checkpoint is whole and extends no other")])
+    base = _find(value.value, names, reach, here)
     if os.path.realpath(base) in map(os.path.realpath, names):
         raise SpecError([_at(here, f"the files extend each other in a circle: {' -> '.join([*names, base])}")])
     if len(names) == MAX_FILES:
@@ -209,12 +262,38 @@ def _base(root: Node, names: list[str], zoo: Path | None) -> tuple[str, Problem]
     return base, here
 
 
-def _find(base: str, folder: str, zoo: Path | None) -> str | None:
-    candidates = [os.path.join(folder, base)]
-    if zoo is not None:
-        candidates.append(os.path.join(zoo, f"{base}.yaml"))
+def _find(base: str, names: list[str], reach: _Reach, here: Problem) -> str:
+    """The file that a name in `extends` means. Whether a file exists is only told of files that may be read."""
+    folder = os.path.dirname(names[-1])
+    beside = os.path.join(folder, base)
+    candidates: list[tuple[str, str | Path]] = [(beside, os.path.dirname(names[0]) or os.curdir)]
+    if reach.zoo is not None:
+        candidates = [*candidates, (os.path.join(reach.zoo, f"{base}.yaml"), reach.zoo), (beside, reach.zoo)]
+    within = [name for name, root in candidates if reach.outside or _is_below(name, root)]
     # isfile says False to names that no system takes (too long, NUL), where Path.is_file raises.
-    return next((name for name in candidates if os.path.isfile(name)), None)
+    files = list(filter(os.path.isfile, within))
+    if found := next((name for name in files if name.lower().endswith(SUFFIXES)), None):
+        return found
+    if files:
+        reason = f"`{short(base)}`: the name of a spec ends in {', '.join(SUFFIXES)}"
+    elif beside not in within:
+        reason = (
+            f"`{short(base)}` lies outside of the folder of {names[0]}, below which files that it extends are read; "
+            "--allow-outside (in Python `allow_outside=True`) reads it"
+        )
+    else:
+        known = f" and no `{short(base)}` in the zoo" if reach.zoo is not None else ""
+        reason = f"no file `{short(base)}` in {folder or 'the current folder'}{known}"
+    raise SpecError([_at(here, reason)])
+
+
+def _is_below(name: str, folder: str | Path) -> bool:
+    """Whether a file is in a folder or below it, links resolved."""
+    try:
+        root = os.path.realpath(folder)
+        return os.path.commonpath([root, os.path.realpath(name)]) == root
+    except (OSError, ValueError):  # NUL in a name
+        return False
 
 
 def _at(place: Problem, message: str) -> Problem:

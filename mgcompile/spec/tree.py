@@ -57,8 +57,12 @@ class Node:
         return node
 
 
+_FOUND = re.compile(r"`.*`|\".*\"|\(.*\)", re.DOTALL)
+"""What a message quotes."""
+
+
 def path_text(path: Iterable[str | int]) -> str:
-    """A path as people write it.
+    """A path as people write it, long keys cut.
 
     >>> path_text(("layers", 5, "conv", "a b"))
     'layers[5].conv["a b"]'
@@ -69,6 +73,7 @@ def path_text(path: Iterable[str | int]) -> str:
 @lru_cache(maxsize=1024)
 def _key_text(key: str) -> str:
     """A key behind others; few differ where there are many mistakes."""
+    key = key[: MAX_PATH_TEXT + 1]
     return f".{key}" if re.fullmatch(r"[\w-]+", key) else f"[{json.dumps(key, ensure_ascii=False)}]"
 
 
@@ -91,8 +96,10 @@ class _Frame:
 class Builder:
     """Builds one tree from the events of a scanner and collects what is wrong; lines and columns count from 1."""
 
-    def __init__(self, file: str, nodes_before: int) -> None:
+    def __init__(self, file: str, nodes_before: int, *, foreign: bool = False) -> None:
         self.file = file
+        self.foreign = foreign
+        """Whether the user may not have meant it to be read: messages then leave out what stands in it."""
         self.problems: list[Problem] = []
         self._count = nodes_before
         self._stack: list[_Frame] = []
@@ -119,6 +126,8 @@ class Builder:
     def report(self, line: int, column: int, message: str) -> None:
         path = path_text(self._path())
         path = path if len(path) <= MAX_PATH_TEXT else f"{path[:MAX_PATH_TEXT]}..."
+        if self.foreign:
+            path, message = "", _FOUND.sub("...", message)
         self.problems.append(Problem(self.file, line, column, path, message))
         if len(self.problems) == MAX_PROBLEMS:
             message = f"more than {MAX_PROBLEMS} problems; stopped here"
@@ -249,5 +258,5 @@ def kind_of(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value[:80] if isinstance(value, str) else value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:36]}..."

@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from mgcompile.escaping import for_yaml, visible
 from mgcompile.spec.base import Options
+from mgcompile.spec.expressions import Expression, escaped
 from mgcompile.spec.fields import LevelChoice
 
 __all__ = ["dump", "plain", "written"]
@@ -25,7 +27,7 @@ def written(options: Options) -> Any:
         name.removesuffix("_"): _plain(value, name)
         for name, field in fields.items()
         if (value := getattr(options, name)) != field.get_default(call_default_factory=True) or field.is_required()
-    } | dict(options.__pydantic_extra__ or {})
+    } | {name: escaped(value) for name, value in (options.__pydantic_extra__ or {}).items()}
     short = options.shorthand.removesuffix("_")
     if short and data.keys() == {short} and not isinstance(data[short], dict):
         return data[short]
@@ -60,7 +62,7 @@ def _plain(value: Any, name: str) -> Any:
         return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
     if isinstance(value, list):
         return [_plain(item, name) for item in value]
-    return str(value) if isinstance(value, str) else value
+    return escaped(str(value)) if isinstance(value, str) and not isinstance(value, Expression) else value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -68,6 +70,11 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Text of which not all is seen stands in double quotes, where it can be escaped."""
+        style = None if visible(data, lines=True) == data else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
         return super().represent_mapping(tag, mapping, flow_style=not _holds_layers(mapping))
@@ -78,10 +85,13 @@ class _Dumper(yaml.SafeDumper):
         )
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def dump(data: dict[str, Any]) -> str:
     """A spec's data as YAML text, a layer a line."""
     parts = [
-        yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+        for_yaml(yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True))
         for key, value in data.items()
     ]
     return "".join(part[1:-2] + "\n" if part.startswith("{") else part for part in parts)

@@ -10,12 +10,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mgcompile.training.feeding import Place, held_out_batches
+from mgcompile.training.feeding import Place, held_out_batches, spread
 from mgcompile.training.fitting import Fit
 from mgcompile.training.metrics import Score
+from mgcompile.training.stopping import Asked
 from mgcompile.training.tasks import Data, Examples, HeldOut
 
-__all__ = ["Evaluation", "answer", "evaluate", "output", "place_of"]
+__all__ = ["Evaluation", "answer", "baseline", "evaluate", "output", "place_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,9 @@ def evaluate(
     batch: int,
     crops: int = 1,
     workers: int = 0,
+    asked: Asked | None = None,
 ) -> Evaluation:
-    """The model, in evaluation mode, on `limit` samples of a split, spread over it.
+    """The model, in evaluation mode, on `limit` samples of a split, spread over it; fewer where it was asked to stop.
 
     All processes take a part each and all are told the whole. Of several crops of a picture, the probabilities are
     averaged. The loss is rounded to multiples of 2^-32 of a sample's, so that it does not depend on the processes.
@@ -58,6 +60,8 @@ def evaluate(
             for cpu in held_out_batches(
                 data, split, place_of(accelerator), limit=limit, batch=batch, crops=crops, workers=workers
             ):
+                if asked:
+                    break
                 examples = cpu.to(accelerator.device)
                 outputs, logits = answer(model, examples, fit)
                 score = score + data.score(outputs, examples.targets, logits=logits)
@@ -71,6 +75,30 @@ def evaluate(
     count, loss, *rest = sums.tolist()
     whole = type(score)(*(type(old)(new) for old, new in zip(astuple(score), rest, strict=True)))
     return Evaluation(split, int(count), loss / count if count else math.nan, whole)
+
+
+BASELINE_BATCH = 256
+
+
+def baseline(data: Data, split: HeldOut, *, limit: int) -> Evaluation:
+    """The best answer in the loss that does not look at the image, on `limit` samples of a split, spread over it.
+
+    It is the mean of these very targets: of maps pixel by pixel, of classes their shares. No network that ignores the
+    image has less loss on them, and one that has no less has learnt nothing of them. Raises `DataError`.
+    """
+    samples = spread(data.samples(split), limit)
+    parts = [samples[at : at + BASELINE_BATCH] for at in range(0, len(samples), BASELINE_BATCH)]
+    if not parts:
+        return Evaluation(split, 0, math.nan, data.empty_score())
+    sums = (data.probabilities(data.targets(split, part)).sum(0, dtype=torch.float64) for part in parts)
+    mean = (torch.stack(tuple(sums)).sum(0) / len(samples)).float()
+    loss, score = 0.0, data.empty_score()
+    for part in parts:
+        targets = data.targets(split, part)
+        outputs = mean.expand(len(part), *mean.shape)
+        loss += float(data.loss(outputs, targets, logits=False)) * len(part)
+        score = score + data.score(outputs, targets, logits=False)
+    return Evaluation(split, len(samples), loss / len(samples), score)
 
 
 def _total_loss(data: Data, outputs: Tensor, examples: Examples, logits: bool) -> float:

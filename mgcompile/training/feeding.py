@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from mgcompile.errors import MgcompileError
 from mgcompile.training.counter import uniform
 from mgcompile.training.recipe import Recipe
+from mgcompile.training.stopping import left_to_the_trainer
 from mgcompile.training.tasks import Data, Examples, HeldOut
 from mgcompile.training.tasks.base import Integers
 
@@ -93,6 +94,7 @@ def batches(
         sampler=steps,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=left_to_the_trainer,
         pin_memory=torch.cuda.is_available(),
     )
     for step, made in zip(steps, loader, strict=True):
@@ -110,6 +112,7 @@ def held_out_batches(
         batch_size=None,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=left_to_the_trainer,
         pin_memory=torch.cuda.is_available(),
     )
     yield from map(_whole, loader)

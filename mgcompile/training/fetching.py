@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import secrets
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import IO, Literal, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from mgcompile.training.files import DataError, Stream, reading
+from mgcompile.training.files import DataError, Stream, file_bytes, reading
 
 __all__ = ["REMOTES", "DataSet", "Progress", "Remote", "fetch"]
 
@@ -29,6 +30,10 @@ Progress = Callable[[str, int, int | None], None]
 SCHEMES = frozenset({"https"})
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
+MOST_BYTES = 1 << 28
+"""Of a file, as it comes and unpacked; the largest has 170 MB."""
+PATIENCE_SECONDS, LEAST_BYTES = 60.0, 1 << 16
+"""In so long at least so many bytes have to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ def fetch(name: DataSet, folder: str | os.PathLike[str], *, progress: Progress |
 def _is_there(remote: Remote, target: Path) -> bool:
     if not os.path.lexists(target):
         return False
+    file_bytes(target)
     with reading(target), target.open("rb") as file:
         found = _md5(file)
     if found != remote.md5 and not _has_content(remote, target):
@@ -115,9 +121,11 @@ def _has_content(remote: Remote, target: Path) -> bool:
 
 
 def _md5(file: Stream) -> str:
-    digest = _new_md5()
-    while chunk := file.read(CHUNK_BYTES):
+    """Of at most so many bytes as any file has, packed or not."""
+    digest, left = _new_md5(), MOST_BYTES
+    while left > 0 and (chunk := file.read(CHUNK_BYTES)):
         digest.update(chunk)
+        left -= len(chunk)
     return digest.hexdigest()
 
 
@@ -148,13 +156,14 @@ def _receive(remote: Remote, draft: Path, by_hand: str, progress: Progress | Non
     """Writes what the server sends into `draft`; its MD5. The folder is made once the server has answered."""
     digest, received = _new_md5(), 0
     with closing(_connect(remote, by_hand)) as response:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
+        total = response.length
+        if total is not None and total > MOST_BYTES:
+            raise _failed(remote, f"the server has {total:,} bytes of it; expected at most {MOST_BYTES:,}", by_hand)
         with _writing(draft):
             draft.parent.mkdir(parents=True, exist_ok=True)
             file = draft.open("wb")
         with file:
-            while chunk := _next_chunk(response, remote, by_hand):
+            for chunk in _chunks(response, remote, by_hand):
                 with _writing(draft):
                     file.write(chunk)
                     file.flush()
@@ -176,9 +185,25 @@ def _connect(remote: Remote, by_hand: str) -> http.client.HTTPResponse:
         return cast(http.client.HTTPResponse, opener.open(request, timeout=TIMEOUT_SECONDS))
 
 
+def _chunks(response: http.client.HTTPResponse, remote: Remote, by_hand: str) -> Iterator[bytes]:
+    """What the server sends, as it comes: no more than any file has, and not for ever."""
+    received = before = 0
+    since = time.monotonic()
+    while chunk := _next_chunk(response, remote, by_hand):
+        received += len(chunk)
+        if received > MOST_BYTES:
+            raise _failed(remote, f"the server sends more than {MOST_BYTES:,} bytes", by_hand)
+        if time.monotonic() - since > PATIENCE_SECONDS:
+            if received - before < LEAST_BYTES:
+                slow = f"only {received - before:,} bytes came in {PATIENCE_SECONDS:g} seconds"
+                raise _failed(remote, slow, by_hand)
+            since, before = time.monotonic(), received
+        yield chunk
+
+
 def _next_chunk(response: http.client.HTTPResponse, remote: Remote, by_hand: str) -> bytes:
     with _network(remote, by_hand):
-        return response.read(CHUNK_BYTES)
+        return response.read1(CHUNK_BYTES)  # what has come, not what fills a chunk
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import networkx as nx
+
 from mgcompile.errors import Problem, ShapeError, SpecError
 from mgcompile.graph import Graph
-from mgcompile.graph.ops import Activation
+from mgcompile.graph.ops import Activation, BatchNorm
 from mgcompile.spec import Spec
+from mgcompile.training.recipe import Recipe
 from mgcompile.training.tasks import Data
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "check_norms", "fit"]
 
 PROBABILITIES = {True: "sigmoid", False: "softmax"}
 """The activation that makes probabilities of maps, and of classes."""
@@ -65,6 +69,37 @@ def _input_problems(spec: Spec, data: Data, task: str) -> Iterator[Problem]:
             spec.graph.shapes((data.size, data.size))
         except ShapeError as error:
             yield _problem(spec, ("input", "size"), f"{task} gives images of {data.size}x{data.size}: {error}")
+
+
+def check_norms(spec: Spec, data: Data, recipe: Recipe) -> None:
+    """See that every batch norm has two values of a channel at least, in each part that a batch is computed in.
+
+    A single value has no variance. Raises `SpecError` with all norms that would see one.
+    """
+    if recipe.batch // recipe.accumulate > 1:
+        return
+    graph = spec.graph
+    shapes = graph.shapes((data.size, data.size))
+    used = set(graph.outputs.values())
+    for name in graph.outputs.values():
+        used |= nx.ancestors(graph.structure, name)
+    computed = used if recipe.optimize else graph.nodes.keys()  # what reaches no output is pruned
+    least = f"take {2 * recipe.accumulate} at least (--batch)"
+    if recipe.accumulate > 1:
+        least += ", or fewer parts (--accumulate)"
+    told: dict[str, Problem] = {}
+    for name in computed:
+        node = graph[name]
+        if isinstance(node.op, BatchNorm) and math.prod(shapes[name][1:]) == 1:
+            origin = graph.layers[node.layer].origin if node.layer in graph.layers else spec.source.name
+            message = (
+                f"batch norm over a single value of each channel: at an input of {data.size}x{data.size} its grid has "
+                f"one cell, and of a batch of {recipe.batch} one example is computed at a time; {least}, or choose "
+                "another norm here"
+            )
+            told.setdefault(origin, Problem(origin, 0, 0, node.layer, message))
+    if told:
+        raise SpecError(told.values())
 
 
 def _channels(graph: Graph) -> int:

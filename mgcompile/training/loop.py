@@ -5,18 +5,19 @@ on to the same numbers; one process or several, the batch is the same.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
@@ -26,17 +27,20 @@ from mgcompile.lowering.compiler import compile_graph
 from mgcompile.spec import Spec
 from mgcompile.training.evaluation import Evaluation, answer, evaluate, output, place_of
 from mgcompile.training.feeding import batches, making, spread
-from mgcompile.training.fitting import Fit, fit
+from mgcompile.training.fitting import Fit, check_norms, fit
 from mgcompile.training.optimizers import make_optimizer, named_state
+from mgcompile.training.processes import accelerator_for, by_first, connected, share, summed
 from mgcompile.training.recipe import Recipe
 from mgcompile.training.records import Records
-from mgcompile.training.runs import MODEL, Run
+from mgcompile.training.runs import MODEL, WEIGHTS, Run
 from mgcompile.training.schedules import learning_rate
 from mgcompile.training.sheet import predictions
+from mgcompile.training.stopping import Asked, Stopped, asked_to_stop
 from mgcompile.training.synchronization import synchronize
 from mgcompile.training.tasks import Data, Examples, HeldOut
+from mgcompile.training.transfer import Weights, begin_from, record_of
 
-__all__ = ["Diverged", "Trained", "Watcher", "train"]
+__all__ = ["Diverged", "Stopped", "Trained", "Watcher", "Weights", "train"]
 
 
 class Diverged(MgcompileError):
@@ -45,6 +49,9 @@ class Diverged(MgcompileError):
 
 class Watcher(Protocol):
     """Who is told how a training goes; of several processes, the first tells."""
+
+    def transferred(self, record: Mapping[str, Any]) -> None:
+        """Weights were given to begin from; the record is what `weights.json` has of them."""
 
     def started(self, step: int, recipe: Recipe, folder: Path) -> None:
         """It begins after `step` steps."""
@@ -71,78 +78,217 @@ def train(
     folder: Path | str,
     *,
     resume: bool = False,
+    weights: Weights | Path | str | None = None,
     device: str | None = None,
     workers: int = 0,
     watcher: Watcher | None = None,
 ) -> Trained:
-    """Train the network of a spec by a recipe, and write what comes of it into a folder.
+    """Train the network of a spec by a recipe, and write what comes of it into a folder, which no other training may
+    use meanwhile.
 
     `device` is "cpu", or where None a GPU if there is one. With `resume` it goes on after the last checkpoint in the
-    folder, or begins where there is none; the numbers are those of a training that never stopped. Under `torchrun` each
-    process computes its share of every batch, and the first one writes.
+    folder, or begins where there is none; the numbers are those of a training that never stopped. `weights` are those
+    of another network to begin from, whose report goes to `weights.json` and to the watcher. Under `torchrun` each
+    process computes its share of every batch, and the first one writes. SIGTERM, SIGINT and SIGHUP let it finish the
+    step and save; a second one stops at once.
 
-    Raises `SpecError` where spec and task do not fit, `MgcompileError` for a folder that cannot be used and where
-    writing fails, `DataError`, and `Diverged` that names the last good checkpoint.
+    Raises `SpecError` where spec, recipe and task do not fit, `InputError` for a folder that is in use or holds another
+    training and for weights of which nothing fits, `MgcompileError` for a folder that cannot be used and where writing
+    fails, `DataError`, `Stopped` after a signal, and `Diverged` that names the last good checkpoint.
     """
-    run = Run(Path(folder))
+    given = Weights(Path(weights)) if isinstance(weights, str | Path) else weights
     fitting = fit(spec, data, recipe.task)
-    accelerator = _accelerator(device)
-    place = place_of(accelerator)
-    share = _share(recipe, place.processes)
-    if accelerator.is_main_process:
-        run.begin(spec, recipe, resume=resume)
-    accelerator.wait_for_everyone()
-    model, optimizer, done = _prepared(run, spec, recipe, accelerator)
-    parallel = _parallel(model, accelerator)
-    metrics = tuple(data.empty_score().metrics)
-    records = Records(run, metrics, start=done, steps=recipe.steps) if accelerator.is_main_process else None
-    told = watcher if accelerator.is_main_process else None
-    if told:
-        told.started(done, recipe, run.folder)
-
-    def judge(step: int, split: HeldOut, limit: int) -> Evaluation:
-        found = evaluate(
-            model, data, fitting, split, accelerator=accelerator, limit=limit, batch=share, workers=workers
+    check_norms(spec, data, recipe)
+    accelerator = accelerator_for(device)
+    part = share(recipe, accelerator.num_processes)
+    with asked_to_stop() as asked, connected(accelerator), ExitStack() as held:
+        run, told = Run(Path(folder)), watcher if accelerator.is_main_process else None
+        model, optimizer, done = _ready(
+            run, spec, recipe, data, accelerator, held=held, resume=resume, weights=given, told=told
         )
-        if records:
-            records.evaluated(step, split, found.samples, found.loss, found.metrics)
-            if recipe.pictures:
-                records.picture(step, _picture(model, data, fitting, recipe.pictures, accelerator))
+        records = _records(run, recipe, data, done) if accelerator.is_main_process else None
         if told:
-            told.evaluated(step, found)
+            told.started(done, recipe, run.folder)
+        training = _Training(
+            run=run,
+            recipe=recipe,
+            data=data,
+            fitting=fitting,
+            accelerator=accelerator,
+            model=model,
+            parallel=_parallel(model, accelerator),
+            optimizer=optimizer,
+            done=done,
+            part=part,
+            workers=workers,
+            asked=asked,
+            records=records,
+            told=told,
+        )
+        with records or nullcontext(), making():
+            training.go()
+            test = training.judge(recipe.steps, "test", recipe.test_samples or data.samples("test"))
+            if test is None:
+                raise training.stopped(recipe.steps)
+            if accelerator.is_main_process:
+                save(model, run.folder / MODEL)
+    return Trained(model.eval(), test)
+
+
+def _records(run: Run, recipe: Recipe, data: Data, done: int) -> Records:
+    metrics = tuple(data.empty_score().metrics)
+    return Records(run, metrics, start=done, steps=recipe.steps, evaluate_every=recipe.evaluate_every)
+
+
+def _ready(
+    run: Run,
+    spec: Spec,
+    recipe: Recipe,
+    data: Data,
+    accelerator: Accelerator,
+    *,
+    held: ExitStack,
+    resume: bool,
+    weights: Weights | None,
+    told: Watcher | None,
+) -> tuple[fx.GraphModule, torch.optim.Optimizer, int]:
+    """Hold the folder and make it ready; the model and the optimiser as the last checkpoint has them, and how many
+    steps are done.
+    """
+    known = False
+
+    def hold() -> None:
+        nonlocal known
+        origin = weights.origin if weights else None
+        held.enter_context(run.held(resume=resume))
+        known = run.begin(spec, recipe, data.identity, resume=resume, origin=origin)
+
+    def commit() -> None:
+        if weights and not known:
+            record = record_of(weights, begin_from(model, weights))
+            run.write(WEIGHTS, json.dumps(record, indent=1).encode())
+            run.save(0, model, optimizer, recipe.keep)
+            if told:
+                told.transferred(record)
+        run.commit(recipe)
+
+    by_first(accelerator, hold)
+    model = _model(spec, recipe, accelerator)
+    model.meta["mgcompile"]["data"] = asdict(data.identity)
+    optimizer = make_optimizer(recipe, model)
+    by_first(accelerator, commit)
+    done = _done(run, recipe, accelerator)
+    if run.steps():
+        run.load(done, spec, model, optimizer)
+    return model, optimizer, done
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A training under way, `done` steps of which are done: its steps, its evaluations, its checkpoints. `records` and
+    `told` are those of the first process; `part` is how many samples are computed at once.
+    """
+
+    run: Run
+    recipe: Recipe
+    data: Data
+    fitting: Fit
+    accelerator: Accelerator
+    model: fx.GraphModule
+    parallel: nn.Module
+    optimizer: torch.optim.Optimizer
+    done: int
+    part: int
+    workers: int
+    asked: Asked
+    records: Records | None
+    told: Watcher | None
+
+    def go(self) -> None:
+        """All steps that are left. Raises `Stopped`."""
+        recipe, place = self.recipe, place_of(self.accelerator)
+        missing = self.records is not None and self.records.lacks_evaluation
+        stop = summed(self.accelerator, bool(self.asked)) > 0
+        if summed(self.accelerator, missing) and not stop:  # a signal came before it was made
+            stop = self._watch(self.done)
+        if stop and self.done < recipe.steps:
+            raise self.stopped(self.done)
+        for index, parts in batches(self.data, recipe, place, start=self.done, workers=self.workers):
+            step = index + 1
+            last = step == recipe.steps
+            stop = self._step(index, parts) and not last
+            if step % recipe.evaluate_every == 0 and not last and not stop:
+                stop = self._watch(step)
+            planned = step % recipe.checkpoint_every == 0 or last
+            if planned or stop:
+                self._save(step, interrupted=not planned)
+            if stop:
+                raise self.stopped(step)
+
+    def _step(self, index: int, parts: Sequence[Examples]) -> bool:
+        """Make a step; whether a signal has come to any process."""
+        step, lr = index + 1, learning_rate(self.recipe, index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss, stop = _update(
+            self.parallel,
+            self.optimizer,
+            parts,
+            data=self.data,
+            fitting=self.fitting,
+            accelerator=self.accelerator,
+            stream=(self.recipe.seed, index),
+            asked=self.asked,
+        )
+        if not math.isfinite(loss):
+            raise _diverged(self.run, step, f"the loss is {loss}")
+        if self.records:
+            self.records.step(step, lr, loss)
+        if self.told:
+            self.told.stepped(step, lr, loss)
+        return stop
+
+    def _save(self, step: int, *, interrupted: bool) -> None:
+        if self.records:
+            _check_finite(self.run, step, {**self.model.state_dict(), **named_state(self.optimizer, self.model)})
+            self.records.keep()
+            self.run.save(step, self.model, self.optimizer, self.recipe.keep, interrupted=interrupted)
+
+    def _watch(self, step: int) -> bool:
+        """Evaluate what it is watched on; whether a signal came before that was done."""
+        return self.judge(step, self.data.selection, self.recipe.evaluate_samples) is None
+
+    def judge(self, step: int, split: HeldOut, limit: int) -> Evaluation | None:
+        """Evaluate after a step, and record it; None where a signal came before that was done."""
+        data, accelerator = self.data, self.accelerator
+        found = evaluate(
+            self.model,
+            data,
+            self.fitting,
+            split,
+            accelerator=accelerator,
+            limit=limit,
+            batch=self.part,
+            workers=self.workers,
+            asked=self.asked,
+        )
+        if found.samples < min(limit, data.samples(split)):
+            return None
+        if self.records:
+            if count := self.recipe.pictures:
+                self.records.picture(step, _picture(self.model, data, self.fitting, count, accelerator))
+            # The last: where it is written, nothing of the evaluation is missing.
+            self.records.evaluated(step, split, found.samples, found.loss, found.metrics)
+        if self.told:
+            self.told.evaluated(step, found)
         return found
 
-    with records or nullcontext(), making():
-        for index, parts in batches(data, recipe, place, start=done, workers=workers):
-            step, lr = index + 1, learning_rate(recipe, index)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            loss = _update(
-                parallel,
-                optimizer,
-                parts,
-                data=data,
-                fitting=fitting,
-                accelerator=accelerator,
-                stream=(recipe.seed, index),
-            )
-            if not math.isfinite(loss):
-                raise _diverged(run, step, f"the loss is {loss}")
-            if records:
-                records.step(step, lr, loss)
-            if told:
-                told.stepped(step, lr, loss)
-            last = step == recipe.steps
-            if step % recipe.evaluate_every == 0 and not last:
-                judge(step, data.selection, recipe.evaluate_samples)
-            if records and (step % recipe.checkpoint_every == 0 or last):
-                _check_finite(run, step, {**model.state_dict(), **named_state(optimizer, model)})
-                records.keep()
-                run.save(step, model, optimizer, recipe.keep)
-        test = judge(recipe.steps, "test", recipe.test_samples or data.samples("test"))
-        if accelerator.is_main_process:
-            save(model, run.folder / MODEL)
-    return Trained(model.eval(), test)
+    def stopped(self, step: int) -> Stopped:
+        """What is raised after so many steps, all of which are saved."""
+        number = self.asked.signal or signal.SIGTERM
+        after = f"after step {step:,}, and that is saved" if step else "before the first step"
+        name = signal.Signals(number).name
+        return Stopped(f"{self.run.folder}: stopped by {name} {after}; the same command with --resume goes on", number)
 
 
 def _update(
@@ -154,8 +300,9 @@ def _update(
     fitting: Fit,
     accelerator: Accelerator,
     stream: tuple[int, int],
-) -> float:
-    """One step on the parts of a batch, and its mean loss over all processes."""
+    asked: Asked,
+) -> tuple[float, bool]:
+    """One step on the parts of a batch: its mean loss over all processes, and whether one of them was asked to stop."""
     total = torch.zeros((), device=accelerator.device)
     for number, cpu in enumerate(parts):
         examples = cpu.to(accelerator.device)
@@ -168,9 +315,10 @@ def _update(
         total += loss.detach()
     optimizer.step()
     optimizer.zero_grad()
-    if accelerator.num_processes > 1:
-        total = accelerator.reduce(total, "mean")
-    return float(total)
+    if accelerator.num_processes == 1:
+        return float(total), bool(asked)
+    sums = accelerator.reduce(torch.stack([total, torch.full_like(total, float(bool(asked)))]), "sum").tolist()
+    return sums[0] / accelerator.num_processes, sums[1] > 0
 
 
 def _picture(model: nn.Module, data: Data, fitting: Fit, count: int, accelerator: Accelerator) -> NDArray[np.uint8]:
@@ -189,13 +337,6 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _accelerator(device: str | None) -> Accelerator:
-    # Statistics are the same everywhere. Weights may reach no output, as those of a grid that is dropped; where one
-    # looks for them, gradients are also summed in one order from the first step on, resumed or not.
-    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    return Accelerator(cpu=device == "cpu", kwargs_handlers=[parallel])
-
-
 def _parallel(model: fx.GraphModule, accelerator: Accelerator) -> nn.Module:
     """The model with gradients that are averaged over the processes."""
     if accelerator.num_processes == 1:
@@ -204,18 +345,6 @@ def _parallel(model: fx.GraphModule, accelerator: Accelerator) -> nn.Module:
         warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
         parallel: nn.Module = accelerator.prepare_model(model)
     return parallel
-
-
-def _prepared(
-    run: Run, spec: Spec, recipe: Recipe, accelerator: Accelerator
-) -> tuple[fx.GraphModule, torch.optim.Optimizer, int]:
-    """The model and the optimiser as the last checkpoint has them, and how many steps are done."""
-    model = _model(spec, recipe, accelerator)
-    optimizer = make_optimizer(recipe, model)
-    done = _done(run, accelerator)
-    if done:
-        run.load(done, spec, model, optimizer)
-    return model, optimizer, done
 
 
 def _model(spec: Spec, recipe: Recipe, accelerator: Accelerator) -> fx.GraphModule:
@@ -233,26 +362,23 @@ def _model(spec: Spec, recipe: Recipe, accelerator: Accelerator) -> fx.GraphModu
     return model
 
 
-def _share(recipe: Recipe, processes: int) -> int:
-    """Examples of a part of a batch that one process computes."""
-    if recipe.batch % (recipe.accumulate * processes):
-        raise InputError(
-            f"a batch of {recipe.batch} in {recipe.accumulate} parts does not divide among {processes} processes; take "
-            f"a multiple of {recipe.accumulate * processes}"
-        )
-    return recipe.batch // recipe.accumulate // processes
-
-
-def _done(run: Run, accelerator: Accelerator) -> int:
+def _done(run: Run, recipe: Recipe, accelerator: Accelerator) -> int:
     """How many steps are done. All processes must see the same folder."""
-    done = (run.steps() or [0])[-1]
+    steps = run.steps()
     if accelerator.num_processes > 1:
-        seen = accelerator.gather(torch.tensor([done], device=accelerator.device)).tolist()
+        last = torch.tensor([steps[-1] if steps else -1], device=accelerator.device)
+        seen = accelerator.gather(last).tolist()
         if len(set(seen)) > 1:
             raise MgcompileError(
-                f"{run.folder}: the processes see checkpoints after {', '.join(map(str, seen))} steps; the folder must "
-                "be on a disk that all of them see"
+                f"{run.folder}: the processes see checkpoints after {', '.join(map(str, seen))} steps (-1 is none); "
+                "the folder must be on a disk that all of them see"
             )
+    done = steps[-1] if steps else 0
+    if done > recipe.steps:
+        raise InputError(
+            f"{run.checkpoint(done)}: is a checkpoint after {done:,} steps, and the recipe has {recipe.steps:,}; "
+            "move it away to go on without it"
+        )
     return done
 
 

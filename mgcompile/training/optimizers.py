@@ -17,9 +17,8 @@ __all__ = ["OPTIMIZERS", "load_state", "make_optimizer", "named_state"]
 
 
 def _sgd(recipe: Recipe, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-    nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(
-        weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=nesterov
+        weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
     )
 
 

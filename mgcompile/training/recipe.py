@@ -26,6 +26,14 @@ __all__ = ["Recipe", "given_in", "problem_with", "recipe_for"]
 
 MOST = 2**31 - 1
 
+FALLING = ("exponential", "cosine", "one-cycle")
+"""The schedules that end at `final_lr`."""
+READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "schedule": {"drops": ("step",), "drop_factor": ("step",), "final_lr": FALLING, "warmup": ("one-cycle",)},
+    "optimizer": {"momentum": ("sgd",), "nesterov": ("sgd",)},
+}
+"""The fields that not every schedule and optimiser reads, and which do."""
+
 
 def _fixed(option: Option) -> Fixed:
     return Fixed(option.check, option.schema)
@@ -110,10 +118,9 @@ class Recipe(BaseModel):
     pictures: Annotated[int, _fixed(integer(0, 64))] = Field(8, description="Held-out samples on a picture.")
 
     @model_validator(mode="after")
-    def _whole_parts(self) -> Recipe:
-        if self.batch % self.accumulate:
-            message = "a batch of {batch} cannot be computed in {accumulate} equal parts"
-            raise PydanticCustomError("parts", message, {"batch": self.batch, "accumulate": self.accumulate})
+    def _agrees(self) -> Recipe:
+        if found := dict(_contradictions(self)):
+            raise PydanticCustomError("contradiction", "{text}", {"text": "; ".join(found.values()), "found": found})
         return self
 
     @property
@@ -146,10 +153,58 @@ def recipe_for(given: Source | Mapping[str, Any], graph: Graph) -> Recipe:
     try:
         recipe = Recipe.model_validate({**published, **data})
     except ValidationError as error:
-        raise SpecError([*validation_problems(error, source, (), Recipe), *_unfit(source, task)]) from None
-    if problems := list(_unfit(source, task)):
+        raise SpecError([*_wrong(error, source), *_unfit(source, task)]) from None
+    if problems := [*_unfit(source, task), *_unread(source, recipe, published)]:
         raise SpecError(problems)
     return recipe
+
+
+def _wrong(error: ValidationError, source: Source) -> Iterator[Problem]:
+    """Each mistake at its place; where fields contradict each other, at one of them."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "contradiction":
+        yield from validation_problems(error, source, (), Recipe)
+        return
+    for field, text in first["ctx"]["found"].items():
+        mark = source.locate((field,), key=True)
+        yield Problem(mark.file, mark.line, mark.column, field, text)
+
+
+def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Fields that cannot be meant together: one of them, and what is wrong, with the flags of both."""
+    batch, parts, lr, final = recipe.batch, recipe.accumulate, recipe.lr, recipe.final_lr
+    if batch % parts:
+        multiple = "--batch has to be a multiple of --accumulate"
+        yield "accumulate", f"a batch of {batch} cannot be computed in {parts} equal parts; {multiple}"
+    if recipe.schedule in FALLING and final > lr:
+        rise = f"would rise from {lr:g} (--lr) to {final:g} (--final-lr)"
+        yield "lr", f"the rate of schedule {recipe.schedule} {rise}; set final_lr to the same or less"
+    if recipe.schedule == "one-cycle" and recipe.warmup == 1:
+        rise = f"would rise to the last step (--warmup 1) and never fall to {final:g} (--final-lr)"
+        yield "warmup", f"the rate of schedule one-cycle {rise}; take a part below 1"
+    if recipe.schedule == "step" and (outside := [part for part in recipe.drops if part in (0, 1)]):
+        when = "before the first step" if outside[0] == 0 else "after the last step"
+        yield "drops", f"the rate would be lowered {when} (--drops {outside[0]:g}); take parts between 0 and 1"
+    if recipe.optimizer == "sgd" and recipe.nesterov and not recipe.momentum:
+        yield "nesterov", "Nesterov's momentum (--nesterov true) of 0 (--momentum 0) is none; set either otherwise"
+
+
+def _unread(source: Source, recipe: Recipe, published: Mapping[str, Any]) -> Iterator[Problem]:
+    """Fields that were set, and that the schedule or the optimiser does not read. What is so by default is no mistake:
+    the recipe in the folder of a training says everything.
+    """
+
+    def found(field: str, message: str) -> Iterator[Problem]:
+        default = Recipe.model_fields[field].get_default()
+        if field in source.data and getattr(recipe, field) not in (default, published.get(field, default)):
+            mark = source.locate((field,), key=True)
+            yield Problem(mark.file, mark.line, mark.column, field, message)
+
+    for chooser, readers in READERS.items():
+        chosen = getattr(recipe, chooser)
+        for field, has in readers.items():
+            if chosen not in has:
+                yield from found(field, f"{chooser} {chosen} (--{chooser}) has no {field}; {', '.join(has)} has")
 
 
 def _unfit(source: Source, task: Task | None) -> Iterator[Problem]:

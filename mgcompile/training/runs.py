@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,18 +20,28 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgcompile.errors import InputError, MgcompileError
+from mgcompile.escaping import brief
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
+from mgcompile.training.identity import Identity, differences
+from mgcompile.training.locking import locked
 from mgcompile.training.optimizers import load_state, named_state
 from mgcompile.training.recipe import Recipe
 
-__all__ = ["MODEL", "PICTURES", "Run", "writing"]
+__all__ = ["MODEL", "MOST_TOLD", "PICTURES", "Run", "writing"]
 
 MODEL, STATE = "model.safetensors", "optimizer.safetensors"
 RECIPE, SPEC, CHECKPOINTS, PICTURES = "recipe.yaml", "spec.yaml", "checkpoints", "pictures"
+WEIGHTS, DATA, LOCK = "weights.json", "data.json", ".mgcompile.lock"
+INTERRUPTED = "interrupted"
+"""In a checkpoint: it was written because a signal stopped the training, not because the recipe asks for one there."""
 FREE = frozenset({"keep", "checkpoint_every"})
 """What may differ when a training goes on: nothing that is computed depends on it."""
+
+
+MOST_TOLD = 400
+"""Characters of what a file of the folder says, in a message."""
 
 
 @contextmanager
@@ -48,49 +60,117 @@ class Run:
 
     folder: Path
 
-    def begin(self, spec: Spec, recipe: Recipe, *, resume: bool) -> None:
-        """Make the folder, or see that what is in it is this training.
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Make the folder and hold it: no other training is in it meanwhile.
 
-        Raises `MgcompileError` where it cannot be made, and `InputError` where it holds a training and `resume` is
-        off, or one of another spec or recipe.
+        Raises `MgcompileError` where it cannot be made or locked, and `InputError` where another training is in it, or
+        it cannot be used: see `begin`.
         """
-        known = self.folder / RECIPE
-        if known.exists():
-            if not resume:
-                raise InputError(f"{self.folder}: holds a training already; --resume goes on with it")
+        if not (self.folder / RECIPE).exists():  # what is somebody else's gets no file of ours
+            self._look(resume=resume)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / LOCK):
+            yield
+
+    def begin(
+        self,
+        spec: Spec,
+        recipe: Recipe,
+        data: Identity,
+        *,
+        resume: bool,
+        origin: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Make ready what is held, or see that what is in it is this training; whether one is in it. `origin` says
+        which weights it is to begin from. What begins is there once its recipe is written: see `commit`.
+
+        Raises `MgcompileError` where writing fails, and `InputError` where it holds a training and `resume` is off, or
+        one of another spec, another recipe, other data or other weights.
+        """
+        self._look(resume=resume)
+        known = (self.folder / RECIPE).exists()
+        if known:
             self._compare(spec, recipe)
-        elif self.folder.exists() and not self._is_free():
-            raise InputError(f"{self.folder}: is there and holds no training; expected a new or an empty folder")
+            self._compare_data(data)
+            self._compare_weights(origin)
         with writing(self.folder):
             (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             for name in ("", CHECKPOINTS, PICTURES):
                 for draft in filter(_is_draft, (self.folder / name).glob(".*")):  # of a training that was killed
                     shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+            if not known:
+                (self.folder / WEIGHTS).unlink(missing_ok=True)
+                shutil.rmtree(self.checkpoint(0), ignore_errors=True)
         self.write(SPEC, spec.to_yaml().encode())
-        self.write(RECIPE, recipe.to_yaml().encode())  # the last: with it the folder holds a training
+        self.write(DATA, json.dumps(asdict(data), indent=1).encode())
+        return known
+
+    def commit(self, recipe: Recipe) -> None:
+        """Write the recipe: with it the folder holds a training. Raises `MgcompileError`."""
+        self.write(RECIPE, recipe.to_yaml().encode())
+
+    def _look(self, *, resume: bool) -> None:
+        if (self.folder / RECIPE).exists():
+            if not resume:
+                raise InputError(f"{self.folder}: holds a training already; --resume goes on with it")
+        elif self.folder.exists() and not self._is_free():
+            raise InputError(f"{self.folder}: is there and holds no training; expected a new or an empty folder")
 
     def _is_free(self) -> bool:
         """Whether nothing is in the folder but what is left of a training that stopped before its first step."""
         if not self.folder.is_dir():
             return False
-        left = [path for path in self.folder.iterdir() if path.name not in (SPEC, CHECKPOINTS) and not _is_draft(path)]
-        return not left and not self.steps()
+        ours = (SPEC, CHECKPOINTS, WEIGHTS, DATA, LOCK)
+        left = [path for path in self.folder.iterdir() if path.name not in ours and not _is_draft(path)]
+        return not left and not any(self.steps())
 
     def _compare(self, spec: Spec, recipe: Recipe) -> None:
         theirs = read_source(self.folder / RECIPE).data
         ours = recipe.model_dump(exclude_none=True, mode="json")
         names = dict.fromkeys([*ours, *theirs])
         if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
-            told = ", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ)
+            told = brief(", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ), MOST_TOLD)
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
         with suppress(OSError):
             self._compare_specs((self.folder / SPEC).read_text(encoding="utf-8", errors="replace"), spec, self.folder)
+
+    def _compare_data(self, data: Identity) -> None:
+        if not (self.folder / DATA).exists():
+            return
+        began = self._read(DATA)
+        if differ := list(differences(began.get("classes"), began.get("fingerprint"), data)):
+            told = brief("; ".join(differ), MOST_TOLD)
+            raise InputError(
+                f"{self.folder}: began with other data: {told}; bring them back, or begin in another folder"
+            )
+
+    def _compare_weights(self, origin: Mapping[str, Any] | None) -> None:
+        if origin is not None:
+            began = self._read(WEIGHTS) if (self.folder / WEIGHTS).exists() else {}
+            if differ := [name for name in origin if began.get(name) != origin[name]]:
+                what = f"weights of another {' and another '.join(differ)}" if began else "no weights that were given"
+                raise InputError(f"{self.folder}: began from {what}; leave --from away, or begin in another folder")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """What a file of the folder has, JSON. Raises `InputError` where it is damaged."""
+        path = self.folder / name
+        try:
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: damaged: {error}; move it away to go on without it") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: damaged: it holds no mapping; move it away to go on without it")
+        return found
 
     @staticmethod
     def _compare_specs(theirs: str, spec: Spec, where: Path) -> None:
         if theirs != spec.to_yaml():
             lines = difflib.unified_diff(theirs.splitlines(), spec.to_yaml().splitlines(), lineterm="", n=0)
-            told = [f"  {line}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+            told = [
+                f"  {brief(line, MOST_TOLD)}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")
+            ]
             first = "\n".join(told[:8])
             raise InputError(f"{where}: is of another spec than {spec.name}; it differs in\n{first}")
 
@@ -120,8 +200,11 @@ class Run:
         """The folder of a checkpoint."""
         return self.folder / CHECKPOINTS / f"{step:010}"
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> Path:
-        """Write what is there after `step` steps, then drop all but the last `keep` checkpoints.
+    def save(
+        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int, *, interrupted: bool = False
+    ) -> Path:
+        """Write what is there after `step` steps, then drop all but the last `keep` checkpoints. One that is written
+        where the training was `interrupted` is beside them, until the next.
 
         The checkpoint is there as a whole or not at all, and those before it stay until it is. Raises `MgcompileError`.
         """
@@ -138,6 +221,8 @@ class Run:
                     name: tensor.detach().cpu().contiguous() for name, tensor in named_state(optimizer, model).items()
                 }
                 save_file(state, draft / STATE)
+                if interrupted:
+                    (draft / INTERRUPTED).touch()
                 for file in draft.iterdir():
                     _on_disk(file)
                 _on_disk(draft)
@@ -145,7 +230,8 @@ class Run:
                 _on_disk(target.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        for old in map(self.checkpoint, self.steps()[:-keep]):
+        planned = [each for each in self.steps() if not (self.checkpoint(each) / INTERRUPTED).exists()]
+        for old in map(self.checkpoint, {*self.steps()} - {*planned[-keep:], step}):
             with suppress(OSError):  # away as a whole too; what cannot be removed is in nobody's way
                 shutil.rmtree(old.rename(_draft(old)))
         return target
@@ -159,7 +245,8 @@ class Run:
                 self._compare_specs(text, spec, folder / MODEL)
             state: dict[str, Tensor] = read_checkpoint(folder / STATE)[1]
             load_weights(model, weights)
-            load_state(optimizer, model, state)
+            if step:  # before the first there is none
+                load_state(optimizer, model, state)
         except InputError:
             raise
         except MgcompileError as error:

@@ -18,8 +18,8 @@ def _constant(recipe: Recipe, step: int) -> float:
 
 def _step(recipe: Recipe, step: int) -> float:
     """The rate times `drop_factor` at each of `drops`, which are parts of all steps."""
-    # In whole steps: 0.3 of 10 is step 3, whatever 0.3 * 10 is in floating point.
-    passed = sum(step >= round(part * recipe.steps) for part in recipe.drops)
+    # In whole steps: 0.3 of 10 is step 3, whatever 0.3 * 10 is in floating point. The first step is never lowered.
+    passed = sum(step >= max(round(part * recipe.steps), 1) for part in recipe.drops)
     return recipe.lr * recipe.drop_factor**passed
 
 

@@ -18,7 +18,8 @@ from mgcompile.training.files import DataError
 from mgcompile.training.fitting import Fit, fit
 from mgcompile.training.recipe import Recipe, given_in, recipe_for
 from mgcompile.training.runs import MODEL, RECIPE, Run
-from mgcompile.training.tasks import TASKS, Data, Settings
+from mgcompile.training.tasks import TASKS, ClassData, Data, Settings
+from mgcompile.training.tasks.classes import with_classes
 
 __all__ = ["Subject", "open_subject"]
 
@@ -32,6 +33,8 @@ class Subject:
     task: str
     data: Data
     fit: Fit
+    notes: tuple[str, ...] = ()
+    """What is not known of them, in lines."""
 
 
 def open_subject(
@@ -40,16 +43,18 @@ def open_subject(
     *,
     task: str | None = None,
     options: Mapping[str, int | None] | None = None,
+    some_classes: bool = False,
     device: torch.device | str = "cpu",
 ) -> Subject:
     """A network from a `.safetensors` file that has its spec in it, in inference form, and data from `folder`.
 
     `path` may also be the folder of a training: then its `model.safetensors` is taken, or else that of its last
     checkpoint, and its recipe says the task, and of the same task the options, where `task` and `options` do not.
-    `options` are fields of `Settings`; None says nothing.
+    `options` are fields of `Settings`; None says nothing. Classes are those that the network was trained on, by name;
+    with `some_classes` the data may lack some.
 
     Raises `SpecError` where network and task do not fit, `DataError` where the file or the data are missing or damaged,
-    and `InputError` for a task, or an option of it, that is not known.
+    and `InputError` for other classes, and for a task, or an option of it, that is not known.
     """
     file, source = _model_file(Path(path))
     try:
@@ -58,7 +63,7 @@ def open_subject(
         raise
     except MgcompileError as error:
         raise DataError(str(error)) from error
-    spec = parse_spec(model.meta["mgcompile"]["spec"], os.fspath(file))
+    spec = parse_spec(model.meta["mgcompile"]["spec"], os.fspath(file), extends=False)
     recipe = recipe_for(given_in(source), spec.graph) if source else None
     name = task or (recipe.task if recipe else None)
     if name is None:
@@ -66,7 +71,30 @@ def open_subject(
     if name not in TASKS:
         raise InputError(f"there is no task {name!r}; there are {', '.join(TASKS)}")
     data = TASKS[name].open(Path(folder), _settings(name, recipe, options or {}))
-    return Subject(spec, model, name, data, fit(spec, data, name))
+    notes: tuple[str, ...] = ()
+    if isinstance(data, ClassData):
+        classes = _trained_classes(model, file)
+        if classes is None:
+            notes = (
+                f"{file}: does not say which classes it was trained on; those of the data are taken in their order",
+            )
+        else:
+            try:
+                data = with_classes(data, classes, some=some_classes)
+            except InputError as error:
+                raise InputError(f"{folder}: {error}") from None
+    return Subject(spec, model, name, data, fit(spec, data, name), notes)
+
+
+def _trained_classes(model: fx.GraphModule, file: Path) -> tuple[str, ...] | None:
+    """The names of the classes of a training, in the order of the outputs; None where the file does not say."""
+    told = model.meta["mgcompile"].get("data")
+    classes = told.get("classes") if isinstance(told, Mapping) else None
+    if classes is None:
+        return None
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{file}: damaged: what it says of its classes is no list of names; expected one, or none")
+    return tuple(classes)
 
 
 def _model_file(path: Path) -> tuple[Path, Path | None]:

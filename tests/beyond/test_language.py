@@ -40,10 +40,11 @@ def test_a_repeat_knows_which_it_is() -> None:
     assert [(op.channels, op.stride) for op in convs] == [(8, 2), (16, 1), (24, 1)]
 
 
-def test_the_inner_of_two_repeats_counts() -> None:
-    inner = {"conv": {**BARE, "channels": "${index + 1}"}, "repeat": 2}
-    convs = [node.op for node in graph_of([{"group": [inner], "repeat": 2}]) if isinstance(node.op, Conv)]
-    assert [op.channels for op in convs] == [1, 2, 1, 2]
+def test_each_of_two_repeats_is_named_by_its_layer() -> None:
+    inner = {"id": "inner", "conv": {**BARE, "channels": "${4 * outer.index + inner.index + 1}"}, "repeat": 2}
+    graph = graph_of([{"id": "outer", "group": [inner], "repeat": 2}])
+    convs = [node.op for node in graph if isinstance(node.op, Conv)]
+    assert [op.channels for op in convs] == [1, 2, 5, 6]
 
 
 @pytest.mark.parametrize("name", ["expand", "build", "given", "kind", "copy"])

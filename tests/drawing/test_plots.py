@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mgcompile.drawing.labels import Box, place_labels
 from mgcompile.drawing.plots import STYLES, Curve, Point, curve_plot, pareto_front, plot_format, scatter_plot
 from mgcompile.errors import MgcompileError
+from mgcompile.escaping import visible
 
 SVG = "{http://www.w3.org/2000/svg}"
 POINTS = [
@@ -165,7 +166,7 @@ def test_series_differ_by_colour_and_by_marker() -> None:
 )
 def test_any_name(name: str) -> None:
     points = [Point(name, name, 1, 1), Point("other", "other", 20, 3)]
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    shown = visible(name)
     page = scatter_plot(points, "html", x=name, y="y", title=name, note=name)
     svg = page[page.index(b"<svg") : page.index(b"</svg>") + 6]
     assert shown[:37] in texts(svg) or [text for text in texts(svg) if text.startswith(shown[:37])]

@@ -40,6 +40,7 @@ class Negate(Op):
 register_op("negate", Negate)
 
 FUSE = ["concat", "sum", "mean", "max", "product", "weighted"]
+JOINS = [*FUSE, "none"]
 NORMALIZE = ["none", "relu", "softmax"]
 ACTS = [
     "relu",
@@ -123,8 +124,8 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     "select": {"levels": LEVELS},
     "drop": {"levels": LEVELS},
     "extend": {"at": ["coarser", "finer"], "layers": [[], [{"conv": {"stride": 2, "reach": 0}}], [CONV1, "up"]]},
-    "join": {"with": ["refs"], "fuse": FUSE, "normalize": NORMALIZE, "crop": [True, False]},
-    "parallel": {"branches": [[[], [CONV1]], [[CONV1], ["act"], []]], "fuse": FUSE, "normalize": NORMALIZE},
+    "join": {"with": ["refs"], "fuse": JOINS, "normalize": NORMALIZE, "crop": [True, False]},
+    "parallel": {"branches": [[[], [CONV1]], [[CONV1], ["act"], []]], "fuse": JOINS, "normalize": NORMALIZE},
     "gate": {"body": [[{"act": "sigmoid"}], ["global_pool", {"act": "sigmoid"}], ["global_pool", CONV1]]},
     "shortcut": {"like": ["ref"], "by": SHORTCUT},
     "norm": {

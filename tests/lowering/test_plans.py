@@ -22,7 +22,7 @@ from mgcompile.lowering.fused import FusedConv2d
 from tests.lowering.graphs import graphs
 
 MANY = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-NAME = "cifar100/r-mg-12"
+NAME = mgcompile.load("cifar100/r-mg-12", params={"width": 16})
 
 
 def made(name: str = NAME, **options: Any) -> fx.GraphModule:

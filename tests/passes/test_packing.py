@@ -65,11 +65,12 @@ def statistics(model: nn.Module) -> None:
             module.running_var.uniform_(4.0, 6.0, generator=generator)
 
 
-def two(name: str, **options: Any) -> tuple[nn.Module, nn.Module]:
-    """A plain network in double precision and an optimised one with equal weights."""
-    plain = mgcompile.compile(name, seed=0).eval()
+def two(name: str, *, width: int = 16, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """A plain network in double precision and an optimised one with equal weights, narrow."""
+    spec = mgcompile.load(name, params={"width": width})
+    plain = mgcompile.compile(spec, seed=0).eval()
     statistics(plain)
-    ours = mgcompile.compile(name, optimize="inference", **options)
+    ours = mgcompile.compile(spec, optimize="inference", **options)
     ours.load_state_dict(plain.state_dict())
     return plain.double(), ours
 
@@ -176,7 +177,7 @@ def test_packed_weights_follow_the_weights() -> None:
     plain, ours = two("cifar100/r-mg-12")
     check(plain, ours, 2, 3, 16, 16)
     changes = [
-        lambda model: model.load_state_dict(mgcompile.compile("cifar100/r-mg-12", seed=5).state_dict()),
+        lambda model: model.load_state_dict(two("cifar100/r-mg-12", seed=5)[1].state_dict()),
         lambda model: [p.mul_(0.9) for p in model.parameters()],
         lambda model: [p.data.mul_(0.9) for p in model.eval().parameters()],
         lambda model: [m.running_var.add_(1) for m in model.modules() if isinstance(m, nn.BatchNorm2d)],
@@ -229,9 +230,10 @@ def test_only_so_many_sizes_are_kept() -> None:
 
 def test_bf16() -> None:
     for options in ({"optimize": "inference"}, {"optimize": "training"}, {}):
-        plain = mgcompile.compile("cifar100/r-mg-12", seed=0).eval()
+        spec = mgcompile.load("cifar100/r-mg-12", params={"width": 16})
+        plain = mgcompile.compile(spec, seed=0).eval()
         statistics(plain)
-        ours = mgcompile.compile("cifar100/r-mg-12", precision="bf16", **options)  # type: ignore[arg-type]
+        ours = mgcompile.compile(spec, precision="bf16", **options)  # type: ignore[arg-type]
         ours.load_state_dict(plain.state_dict())
         ours.eval()
         assert all(p.dtype is torch.float32 for p in ours.parameters())
@@ -266,14 +268,14 @@ def entries() -> dict[str, str]:
 
 
 def test_tuning_computes_the_same_and_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, ours = two("cifar100/pmg-9", tune=True)
+    plain, ours = two("cifar100/pmg-9", width=64, tune=True)  # so wide that its weights are read from memory
     check(plain, ours, 2, 3, 32, 32)
     found = entries()
     assert found
     assert set(found.values()) <= set(WAYS)
     tuning.forget()
     monkeypatch.setattr(tuning, "measure", None)  # nothing is measured again
-    _, again = two("cifar100/pmg-9", tune=True)
+    _, again = two("cifar100/pmg-9", width=64, tune=True)
     check(plain, again, 2, 3, 32, 32)
     assert entries() == found
 

@@ -326,7 +326,7 @@ def test_an_open_quote_names_the_line_where_it_begins() -> None:
         ('{"a": "\\ud83d"}', 1, 7, "surrogate"),
         ('{"a": "x\n"}', 1, 9, "control character"),
         ('{"a": ' + "[" * 100 + "]" * 100 + "}", 1, 70, "nested more than 64 deep"),
-        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", 0, 0, "nested more than 64 deep"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", 1, 70, "nested more than 64 deep"),
     ],
 )
 def test_refusals_of_json(text: str, line: int, column: int, words: str) -> None:
@@ -491,7 +491,7 @@ def test_files_that_cannot_be_read() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_file_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr("builtins.open", refuse)  # root may read everything, so chmod would not do
@@ -564,6 +564,9 @@ def test_a_name_of_the_zoo_is_found_where_no_file_has_it(folder: Path) -> None:
     assert "no file `net` in the current folder and no" not in file_problem("a.yaml")
     assert file_problem("a.yaml", zoo=folder).endswith("no file `net` in the current folder and no `net` in the zoo")
     Path("net").write_text("own: 1")
+    assert read_source("a.yaml", zoo=folder / "zoo").data == {"y": 2, "x": 1, "z": 3}, "a file without suffix is none"
+    Path("a.yaml").write_text("extends: net.yaml\nz: 3")
+    Path("net.yaml").write_text("own: 1")
     assert read_source("a.yaml", zoo=folder / "zoo").data == {"own": 1, "z": 3}
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mgcompile.errors import InputError
-from mgcompile.training.loop import _share, train
+from mgcompile.training.loop import train
+from mgcompile.training.processes import share
 from tests.training.made import figures, losses, pmg, recipe, rows, scenes
 from tests.training.together import (
     KILLED_AT,
@@ -103,8 +104,8 @@ def test_a_process_that_is_killed_goes_on_to_the_same_numbers(
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     told = recipe(pmg(), steps=1, batch=12, accumulate=2)
-    assert _share(told, 3) == 2
+    assert share(told, 3) == 2
     with pytest.raises(
         InputError, match="batch of 12 in 2 parts does not divide among 4 processes; take a multiple of 8"
     ):
-        _share(told, 4)
+        share(told, 4)

@@ -6,21 +6,21 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import random
-import re
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mgcompile.errors import MgcompileError
 from mgcompile.training import files
 from mgcompile.training.fetching import REMOTES, fetch
-from mgcompile.training.files import DataError, read_cifar, read_idx, read_image_folder, read_mnist
+from mgcompile.training.files import DataError, read_cifar, read_idx, read_mnist
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
@@ -72,7 +72,8 @@ DAMAGES = {
     "half a header": (WHOLE[:9], "ends after 9 bytes; expected a header with 2 sizes"),
     "truncated": (WHOLE[:-1], "ends after 29 bytes of values; expected 30 (5 x 6)"),
     "trailing": (WHOLE + b"\0", "bytes follow the last value; expected 30 (5 x 6)"),
-    "more than there is": (HUGE, "ends after 0 bytes of values"),
+    "more than there is": (HUGE, "too short for what it claims, 340,282,366,604,025,813,516,997,721,482,669,850,625"),
+    "more than gzip can hold": (gzip.compress(HUGE), "too short for what it claims"),
     "sizes that overflow": (OVERFLOWING, "expected sizes that an array can have"),
     "too many dimensions": (bytes([0, 0, 8, 65]) + b"\0\0\0\1" * 65 + b"\0", "sizes that an array can have"),
     "half a gzip": (PACKED[:-12], "cannot be unpacked"),
@@ -97,7 +98,7 @@ def test_a_damaged_idx_says_how(tmp_path: Path, damage: str) -> None:
 
 def test_missing_unreadable_and_other_types_are_not_damaged(tmp_path: Path) -> None:
     assert refusal(lambda: read_idx(tmp_path / "none")) == f"{tmp_path / 'none'}: missing: it does not exist"
-    assert refusal(lambda: read_idx(tmp_path)) == f"{tmp_path}: cannot be read: Is a directory"
+    assert refusal(lambda: read_idx(tmp_path)) == f"{tmp_path}: is no regular file; expected one with data"
     floats = written(tmp_path / "floats", bytes([0, 0, 0x0D, 1, 0, 0, 0, 0]))
     assert refusal(lambda: read_idx(floats)) == (
         f"{floats}: its values are of IDX type 0x0d; only unsigned bytes (0x08) are read"
@@ -105,15 +106,52 @@ def test_missing_unreadable_and_other_types_are_not_damaged(tmp_path: Path) -> N
     assert issubclass(DataError, MgcompileError)
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_claim_takes_no_memory(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    terabyte = bytes([0, 0, 8, 1]) + (2**32 - 1).to_bytes(4, "big")
-    path = written(tmp_path / "claim", pack(terabyte + bytes(100)))
+ZEROS = gzip.compress(bytes(1 << 24), 9)  # gzip files may be joined
+
+
+def claim(*sizes: int) -> bytes:
+    return bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+
+
+@contextmanager
+def little_memory(most: int = 8 * files.CHUNK_BYTES) -> Iterator[None]:
     tracemalloc.start()
-    refusal(lambda: read_idx(path))
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 8 * files.CHUNK_BYTES
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < most
+
+
+CLAIMS = {
+    "a short file": claim(2**32 - 1) + bytes(100),
+    "a short gzip": gzip.compress(claim(2**32 - 1) + bytes(100)),
+    "a gzip that has it": gzip.compress(claim(1_500_000, 28, 28)) + ZEROS * 70,  # 1.1 GiB from 1.2 MB
+    "labels that are there": gzip.compress(claim(1 << 30)) + ZEROS * 64,
+    "another shape": gzip.compress(claim(1 << 13, 1 << 14)) + ZEROS * 8,
+    "more than is claimed": gzip.compress(claim(2, 28, 28)) + ZEROS * 70,
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_takes_no_memory(tmp_path: Path, name: str) -> None:
+    for file in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        written(tmp_path / file, CLAIMS[name])
+    with little_memory():
+        message = refusal(lambda: read_mnist(tmp_path, "train"))
+    assert message.startswith(f"{tmp_path}/train-images-idx3-ubyte: ")
+    if name != "another shape":
+        with little_memory():
+            refusal(lambda: read_idx(tmp_path / file))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    assert "is no regular file" in refusal(lambda: read_idx("/dev/zero"))
+    laid(tmp_path, 100, "folder", cifar(100))
+    (tmp_path / "train.bin").unlink()
+    os.mkfifo(tmp_path / "train.bin")
+    assert "train.bin: is no regular file" in refusal(lambda: read_cifar(tmp_path, 100, "train"))
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -291,6 +329,9 @@ def test_cifar_that_is_not_there(tmp_path: Path) -> None:
         f"{tmp_path}: missing: no test_batch.bin, no folder cifar-10-batches-bin with it and no "
         "cifar-10-binary.tar.gz is there; fetch cifar10 into it, as `mgcompile train --fetch` does"
     )
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    message = refusal(lambda: read_cifar(tmp_path, 10, "test"))
+    assert "is there (cifar-10-batches-py is pickled, which is never read); fetch cifar10 into it" in message
     data = cifar(10)
     del data["data_batch_4.bin"]
     laid(tmp_path, 10, "archive", data)
@@ -325,6 +366,21 @@ def test_a_damaged_archive_is_found_wherever_it_is_damaged(tmp_path: Path) -> No
         assert refusal(lambda: read_cifar(tmp_path, 100, "test")).startswith(f"{path}: damaged: ")
 
 
+def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_ARCHIVE_BYTES", 1 << 25)
+    large = tarfile.TarInfo("cifar-100-binary/other.bin")
+    large.size = 1 << 33
+    path = written(tmp_path / "cifar-100-binary.tar.gz", gzip.compress(large.tobuf()) + ZEROS * 4)
+    with little_memory():
+        message = refusal(lambda: read_cifar(tmp_path, 100, "train"))
+    assert message == f"{path}: too large: more than 33,554,432 bytes are packed in it"
+    whole = packed(cifar(100), "cifar-100-binary")
+    written(path, gzip.compress(whole) + ZEROS * 4)  # after its end
+    assert "too large" in refusal(lambda: read_cifar(tmp_path, 100, "train"))
+    written(path, gzip.compress(packed({str(number): b"" for number in range(1001)}, "x")))
+    assert "too large: more than 1,000 files are packed in it" in refusal(lambda: read_cifar(tmp_path, 100, "train"))
+
+
 HEADERS = (0, 3 * 512, 11 * 512)  # of the names, the training and the test pictures, in packed(cifar(100, 1))
 
 
@@ -350,82 +406,3 @@ def test_an_archive_with_random_headers_is_read_or_refused(tmp_path: Path) -> No
 def test_only_the_folder_of_the_usual_name_counts_in_an_archive(tmp_path: Path) -> None:
     written(tmp_path / "cifar-100-binary.tar.gz", gzip.compress(packed(cifar(100), "cifar-100-binary/old")))
     assert "no cifar-100-binary/train.bin in it" in refusal(lambda: read_cifar(tmp_path, 100, "train"))
-
-
-# --- a folder of pictures
-
-
-def picture(format: str, size: tuple[int, int] = (8, 6)) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(drawn(*size[::-1], 3)).save(buffer, format)
-    return buffer.getvalue()
-
-
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
-    for name in ("b/2.jpeg", "b/10.JPEG", "a/x.png", "c/y.webp"):
-        format = {".png": "PNG", ".webp": "WEBP"}.get(Path(name).suffix, "JPEG")
-        written(tmp_path / name, picture(format))
-    for name in ("readme.txt", ".hidden/z.png", "b/notes.txt", "b/.x.png", "b/inner/z.png"):
-        written(tmp_path / name, b"")
-    folder = read_image_folder(tmp_path)
-    assert folder.classes == ("a", "b", "c")
-    assert [path[len(f"{tmp_path}/") :] for path in folder.paths] == ["a/x.png", "b/10.JPEG", "b/2.jpeg", "c/y.webp"]
-    assert folder.labels.tolist() == [0, 1, 1, 2]
-    assert folder.labels.dtype == np.int64
-    assert len(folder) == 4
-    for index in range(4):
-        opened = folder.open(index)
-        assert (opened.mode, opened.size) == ("RGB", (8, 6))
-
-
-def test_every_kind_of_picture_opens_in_colour(tmp_path: Path) -> None:
-    colour = Image.new("RGB", (4, 4), (200, 100, 50))
-    half = Image.new("RGBA", (4, 4), (200, 100, 50, 128))
-    palette = colour.quantize(4)
-    kinds = {"rgb.png": colour, "alpha.png": half, "palette.png": palette, "palette.gif": palette}
-    kinds |= {"grey.png": colour.convert("L"), "bits.png": Image.new("1", (4, 4), 1), "ink.tif": colour.convert("CMYK")}
-    (tmp_path / "a").mkdir()
-    for name, image in kinds.items():
-        image.save(tmp_path / "a" / name)
-    palette.save(tmp_path / "a" / "clear.png", transparency=b"\x80\xff")
-    Image.fromarray(np.full((4, 4), 0x80FF, np.uint16)).save(tmp_path / "a" / "deep.png")
-    expected = dict.fromkeys(("rgb", "alpha", "palette", "ink", "clear"), (200, 100, 50))
-    expected |= {"grey": (124, 124, 124), "bits": (255, 255, 255), "deep": (128, 128, 128)}
-    folder = read_image_folder(tmp_path)
-    for index, path in enumerate(folder.paths):
-        opened = folder.open(index)
-        assert opened.mode == "RGB"
-        assert opened.getpixel((1, 2)) == expected[Path(path).stem], path
-
-
-def test_a_picture_of_no_known_range_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Image.new("F", (4, 4), 0.5).save(tmp_path / "a" / "heights.tiff")
-    assert "(its values have no known range)" in refusal(lambda: read_image_folder(tmp_path).open(0))
-
-
-def test_a_damaged_picture_says_which(tmp_path: Path) -> None:
-    whole = {f"a/{format}.{format}": picture(format, size=(64, 64)) for format in ("png", "jpeg", "gif")}
-    for name, data in whole.items():
-        path = written(tmp_path / name, data)
-        folder = read_image_folder(tmp_path)
-        for cut in {*range(20), *range(20, len(data) // 2, 97)}:
-            path.write_bytes(data[:cut])
-            message = refusal(lambda folder=folder: folder.open(0))
-            assert message.startswith(f"{path}: damaged: ")
-            assert message.endswith("; expected a picture; replace it or remove it")
-            assert "0x" not in message
-        path.unlink()
-        assert refusal(lambda folder=folder: folder.open(0)) == f"{path}: missing: it does not exist"
-
-
-def test_folders_that_are_none(tmp_path: Path) -> None:
-    assert refusal(lambda: read_image_folder(tmp_path / "none")) == f"{tmp_path / 'none'}: missing: it does not exist"
-    assert refusal(lambda: read_image_folder(tmp_path)) == (
-        f"{tmp_path}: no folder in it; expected one a class, with its pictures"
-    )
-    written(tmp_path / "a" / "x.txt", b"")
-    message = refusal(lambda: read_image_folder(tmp_path))
-    assert re.match(re.escape(f"{tmp_path}/a: no picture in it; expected some (.bmp, .gif, "), message)
-    with pytest.raises(DataError, match="cannot be read: Not a directory"):
-        read_image_folder(tmp_path / "a" / "x.txt")

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import mgcompile
 from mgcompile.errors import SpecError
 from mgcompile.spec import parse_spec, zoo_names
-from mgcompile.training.fitting import Fit, fit
+from mgcompile.training.fitting import Fit, check_norms, fit
+from mgcompile.training.recipe import Recipe
 from mgcompile.training.tasks import ClassData, Data, MapData
 
 
@@ -161,3 +163,78 @@ def test_a_file_is_named_as_it_was_given(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         fit(mgcompile.load(file), maps(1, 16, 2), "t")
     assert str(caught.value).startswith(f"{file}:3:13: input.channels: ")
+
+
+# --- batch norms of a single value
+
+CELLS = """\
+layers:
+  - conv: {channels: 4}
+  - gate:
+      - global_pool
+      - conv: {kernel: 1, reach: 0}
+      - conv: {kernel: 1, reach: 0, channels: 4, norm: NORM, act: sigmoid}
+  - pool
+  - conv: {channels: 4, norm: NORM}
+  - classify: 2
+"""
+
+
+def parts(batch: int, accumulate: int = 1, **said: bool) -> Recipe:
+    return Recipe(task="cifar10", steps=1, batch=batch, accumulate=accumulate, **said)
+
+
+def problems_with(text: str, recipe: Recipe, size: int = 2) -> list[str]:
+    spec = parse_spec(HEAD.format(channels=3, size=size) + text, "n.yaml")
+    try:
+        check_norms(spec, classes(size=size, outputs=2), recipe)
+    except SpecError as error:
+        return str(error).splitlines()
+    return []
+
+
+def trains(text: str, part: int, size: int, *, optimize: bool) -> bool:
+    """Whether PyTorch takes a part of so many examples."""
+    spec = parse_spec(HEAD.format(channels=3, size=size) + text, "n.yaml")
+    model = mgcompile.compile(spec, optimize="training" if optimize else None, seed=0)
+    try:
+        model(torch.zeros(part, 3, size, size))
+    except ValueError:  # expected more than 1 value per channel
+        return False
+    return True
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "none", "{by: group, groups: 2}"])
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "size"), [(1, 1, 2), (1, 1, 4), (2, 2, 2), (2, 1, 2), (4, 2, 2), (3, 3, 3)]
+)
+def test_what_pytorch_would_refuse_is_known_before(
+    norm: str, batch: int, accumulate: int, size: int, optimize: bool
+) -> None:
+    text = CELLS.replace("NORM", norm).replace("reach: 0}", f"reach: 0, norm: {norm}}}")
+    found = problems_with(text, parts(batch, accumulate, optimize=optimize), size)
+    assert (not found) == trains(text, batch // accumulate, size, optimize=optimize)
+
+
+def test_each_norm_of_a_single_value_is_told_with_its_line_and_what_is_enough() -> None:
+    found = problems_with(CELLS.replace("NORM", "batch"), parts(4, 4))
+    places = [line.split(": ")[0] for line in found]
+    assert sorted(places) == ["n.yaml:10", "n.yaml:12", "n.yaml:9"]
+    for line in found:
+        assert "batch norm over a single value of each channel: at an input of 2x2 its grid has one cell" in line
+        assert "take 8 at least (--batch), or fewer parts (--accumulate), or choose another norm here" in line
+    assert "take 2 at least (--batch), or choose another" in problems_with(CELLS.replace("NORM", "batch"), parts(1))[0]
+
+
+def test_a_norm_that_is_pruned_is_in_nobodys_way() -> None:
+    spec = """\
+layers:
+  - pyramid: 2
+  - conv: {channels: 4, reach: 0}
+  - drop: coarsest
+  - classify: 2
+"""
+    for optimize in (False, True):
+        assert bool(problems_with(spec, parts(1, optimize=optimize))) != trains(spec, 1, 2, optimize=optimize)
+    assert trains(spec, 1, 2, optimize=True)

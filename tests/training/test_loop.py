@@ -46,6 +46,9 @@ class StopsAt:
     def __init__(self, step: int, *, evaluated: bool = False) -> None:
         self.step, self.evaluations = step, evaluated
 
+    def transferred(self, record: Mapping[str, Any]) -> None:
+        pass
+
     def started(self, step: int, recipe: Recipe, folder: Path) -> None:
         pass
 

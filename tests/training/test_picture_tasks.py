@@ -18,7 +18,9 @@ from accelerate import Accelerator
 from PIL import Image
 
 import mgcompile
+from mgcompile.errors import InputError
 from mgcompile.spec import Spec
+from mgcompile.training import folders
 from mgcompile.training.augmentation import CIFAR_10, CIFAR_100, IMAGENET, Augmentation, flips, positions
 from mgcompile.training.evaluation import evaluate
 from mgcompile.training.feeding import Place, batches, held_out_batches
@@ -29,6 +31,7 @@ from mgcompile.training.recipe import Recipe, recipe_for
 from mgcompile.training.runs import Run
 from mgcompile.training.schedules import learning_rate
 from mgcompile.training.tasks import TASKS, Data, Settings
+from mgcompile.training.tasks.classes import with_classes
 
 BILINEAR = Image.Resampling.BILINEAR
 KINDS = ("cifar10", "cifar100", "image-folder")
@@ -260,7 +263,8 @@ def test_folders_are_augmented_as_published(tmp_path: Path) -> None:
     assert found.targets.tolist() == [["cat", "dog", "owl"].index(names[sample].split("/")[1]) for sample in samples]
     for row, sample in enumerate(samples):
         with Image.open(tmp_path / "data" / names[sample]) as stored:
-            image = stored.convert("RGBA").convert("RGB")
+            white = Image.new("RGBA", stored.size, "white")
+            image = Image.alpha_composite(white, stored.convert("RGBA")).convert("RGB")
         expected = drawn.apply(row, image, 16)
         for channel in range(3):
             plain = (expected[channel] - IMAGENET.mean[channel]) / IMAGENET.deviation[channel]
@@ -317,8 +321,10 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     said = refusal(lambda: task.open(folder, settings))
     assert said == (
         f"{folder / 'val'}: its 2 classes are not the 3 of {folder / 'train'}: it lacks dog, owl; only it has yak; "
-        "expected the same folders in both"
+        "expected the same folders in both, with pictures in each; move pictures, rename or remove folders"
     )
+    (folder / "val" / "owl").mkdir()
+    assert "only it has yak; the folder owl is empty; expected" in refusal(lambda: task.open(folder, settings))
     tree(folder, {"val/eel/a.png": picture(9, 9)})  # as many as in train
     assert "it lacks dog, owl; only it has eel, yak;" in refusal(lambda: task.open(folder, settings))
     tree(folder, {f"val/{number}/a.png": picture(9, 9) for number in range(10, 18)})
@@ -400,6 +406,63 @@ def test_a_picture_that_is_damaged_ends_a_training_with_its_name(tmp_path: Path)
     assert said.endswith("a.png: missing: it does not exist")
 
 
+def test_what_is_wrong_with_pictures_is_known_before_the_first_step(tmp_path: Path) -> None:
+    data = opened(tmp_path / "data", "image-folder")
+    assert data.found == (
+        f"{tmp_path}/data/train: 8 pictures of 3 classes",
+        f"{tmp_path}/data/val: 4 pictures of 3 classes",
+    )
+    told: list[tuple[int, int]] = []
+    assert data.check(progress=lambda *report: told.append(report)) == (
+        "the headers of all 12 pictures are right; --check-data decodes them"
+    )
+    assert told[-1] == (12, 12)
+    assert data.check(decode=True) == "all 12 pictures can be decoded"
+    cut = tmp_path / "data" / "train" / "cat" / "b.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])  # the header is whole
+    assert "are right" in str(data.check())
+    assert refusal(lambda: data.check(decode=True)).startswith(f"{cut}: damaged: it cannot be decoded")
+    for name in PICTURES:
+        (tmp_path / "data" / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    lines = refusal(data.check).split("\n")
+    assert len(lines) == 11
+    assert all(": is none of the pictures that are read" in line for line in lines[:10])
+    assert lines[10] == "and 2 more"
+
+
+def test_headers_are_looked_at_for_a_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = opened(tmp_path / "data", "image-folder")
+    monkeypatch.setattr(folders, "HEADER_SECONDS", -1.0)
+    assert data.check() == "the headers of 0 of 12 pictures are right; --check-data decodes them"
+    assert data.check(decode=True) == "all 12 pictures can be decoded"
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "image-folder"])
+def test_classes_have_the_numbers_of_a_network_by_their_names(tmp_path: Path, kind: str) -> None:
+    data = opened(tmp_path / "data", kind)
+    assert with_classes(data, data.classes) is data
+    order = [*data.classes[::-1], "one more"]
+    said = "it lacks one more; say --some-classes to go on without these"
+    with pytest.raises(InputError, match=said):
+        with_classes(data, order)
+    renumbered = with_classes(data, order, some=True)
+    test = all_of("test", data)
+    before, after = data.held_out("test", test), renumbered.held_out("test", test)
+    assert torch.equal(before.inputs, after.inputs)
+    assert torch.equal(renumbered.targets("test", test), after.targets)
+    assert [data.classes[label] for label in before.targets] == [order[label] for label in after.targets]
+    assert (renumbered.outputs, renumbered.identity) == (len(order), data.identity)
+    train = renumbered.training(test[:2], test[:2])
+    assert [order[label] for label in train.targets] == [
+        data.classes[label] for label in data.training(test[:2], test[:2]).targets
+    ]
+    for other in (order[1:], [*order[:-2], "renamed"]):
+        with pytest.raises(InputError, match=r"only it has .*; name them as they were in the training"):
+            with_classes(data, other, some=True)
+    with pytest.raises(InputError, match="not told apart"):
+        with_classes(data, [*data.classes, data.classes[0]])
+
+
 def test_what_is_not_said_is_as_published() -> None:
     spec = tiny("any", 32, 10)
     small = recipe_for({"task": "cifar100"}, spec.graph)
@@ -415,3 +478,23 @@ def test_what_is_not_said_is_as_published() -> None:
     for epochs, rate in ((0, 0.1), (30, 0.01), (60, 0.001)):
         assert learning_rate(large, epochs * epoch) == pytest.approx(rate)
         assert learning_rate(large, (epochs + 30) * epoch - 1) == pytest.approx(rate)
+
+
+# --- which data they are
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_are_known_wherever_they_lie_and_however_they_are_set(tmp_path: Path, kind: str) -> None:
+    one = opened(tmp_path / "one", kind, seed=5).identity
+    assert opened(tmp_path / "two", kind, size=20).identity == one
+    assert one.classes == tuple(TASKS[kind].open(tmp_path / "one", Settings()).classes)
+    if kind == "image-folder":
+        picture(9, 9).save(tmp_path / "two" / "val" / "owl" / "more.png")
+    else:
+        file = tmp_path / "two" / ("test_batch.bin" if kind == "cifar10" else "test.bin")
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    other = TASKS[kind].open(tmp_path / "two", Settings()).identity
+    assert other.classes == one.classes
+    assert other.fingerprint != one.fingerprint

@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from tensorboardX.record_writer import masked_crc32c
 import mgcompile
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.training import runs
+from mgcompile.training.identity import Identity
 from mgcompile.training.loop import train
 from mgcompile.training.records import Records, Table
 from mgcompile.training.runs import Run
+from mgcompile.training.tasks.digits import Scenes
 from tests.training.made import SMALL, figures, recipe, rows, scenes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +90,7 @@ def test_a_run_has_what_the_readme_promises(finished: Path) -> None:
         "pictures",
         "checkpoints",
         "model.safetensors",
+        "data.json",
     }
     assert [path.name for path in sorted((finished / "checkpoints").iterdir())] == ["0000000004", "0000000006"]
     assert mgcompile.load(finished / "spec.yaml").graph == SPEC.graph
@@ -208,11 +212,12 @@ def test_a_folder_with_a_training_is_not_overwritten(run: Path, digits: Path) ->
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, digits: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/dear.txt").write_text("mine")
+    (tmp_path / "letters/.mgcompile.lock").write_text("theirs")
     for folder in (tmp_path / "letters", tmp_path / "letters/dear.txt"):
         for resume in (False, True):
             said = refusal(lambda folder=folder, resume=resume: go(folder, digits, resume=resume), InputError)
             assert said == f"{folder}: is there and holds no training; expected a new or an empty folder"
-    assert everything(tmp_path / "letters") == {"dear.txt": b"mine"}
+    assert everything(tmp_path / "letters") == {"dear.txt": b"mine", ".mgcompile.lock": b"theirs"}
     (tmp_path / "checkpoints of old/checkpoints/0000000009").mkdir(parents=True)
     refusal(lambda: go(tmp_path / "checkpoints of old", digits), InputError)
 
@@ -247,6 +252,32 @@ def test_another_spec_is_refused_with_what_differs(run: Path, digits: Path) -> N
     assert {name: after[name] for name in before} == before
     (run / "spec.yaml").write_bytes(b"\xff\xfe\x00")
     refusal(lambda: go(run, digits, resume=True), InputError)
+
+
+def test_other_data_are_refused_with_what_differs(run: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = everything(run)
+    ours = scenes(digits).identity
+    assert mgcompile.load_model(run / "model.safetensors").meta["mgcompile"]["data"] == {
+        "classes": None,
+        "fingerprint": ours.fingerprint,
+    }
+    monkeypatch.setattr(Scenes, "identity", Identity(None, "0" * 32))
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said == (
+        f"{run}: began with other data: they have another fingerprint, {ours.fingerprint!r} before and {'0' * 32!r} "
+        "now: other samples; bring them back, or begin in another folder"
+    )
+    assert everything(run) == before
+    monkeypatch.setattr(Scenes, "identity", Identity(("cat", "dog"), ours.fingerprint))
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert "there were 0 classes and are 2" in said
+    for damage, told in ((b"", "damaged"), (b"[1]", "damaged"), (b'{"classes": 3}', "there were 0 classes and are 2")):
+        (run / "data.json").write_bytes(damage)
+        assert told in refusal(lambda: go(run, digits, resume=True), InputError)
+    monkeypatch.undo()
+    (run / "data.json").unlink()  # of a training that knew nothing of its data
+    go(run, digits, resume=True)
+    assert figures(run)["data.json"] == before["data.json"]
 
 
 # --- what is damaged
@@ -299,13 +330,88 @@ def test_a_table_with_other_columns_is_not_overwritten(run: Path, digits: Path) 
     before = everything(run)
     said = refusal(lambda: go(run, digits, resume=True), InputError)
     assert said == (
-        f"{run / 'evaluation.csv'}: its columns are mine, yours; expected step, split, samples, loss, iou, error; move "
-        "it away to go on"
+        f"{run / 'evaluation.csv'}: its columns are mine, yours; expected step, split, samples, loss, iou, error; "
+        "bring back a copy, or move it away to go on without what it holds"
     )
     assert everything(run) == before
     (run / "evaluation.csv").unlink()  # then what was evaluated before is lost, but not the training
     go(run, digits, resume=True)
     assert [row["step"] for row in rows(run / "evaluation.csv")] == ["6"]
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "binary": lambda path: path.write_bytes(bytes(range(256)) * 9),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "header": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[0] + b"\n"),
+    "no header": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[2]),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 2]),
+    "a row is gone": lambda path: path.write_text(without(path.read_text(), 2)),
+    "a row is harmed": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3,x,", 1)),
+    "a row twice": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3,1,1\n3,", 1)),
+    "a number is none": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3,zero", 1)),
+    "a step is none": lambda path: path.write_text(path.read_text().replace("\n3,", "\n" + "3" * 5000 + ",", 1)),
+    "NUL": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3\0,", 1)),
+    "quotes": lambda path: path.write_text(path.read_text().replace("\n3,", '\n3"",""', 1)),
+    "an open quote": lambda path: path.write_text(path.read_text().replace("\n3,", '\n"3,', 1)),
+    "a huge field": lambda path: path.write_text(path.read_text().replace("\n3,", "\n3," + "1" * 200_000, 1)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def without(text: str, row: int) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[:row] + lines[row + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [*product(["training.csv"], HARMS), *product(["evaluation.csv"], sorted(HARMS.keys() - {"a row is gone"}))],
+)
+def test_a_damaged_table_is_told_and_moved_away_it_is_no_obstacle(
+    finished: Path, run: Path, digits: Path, name: str, harm: str
+) -> None:
+    HARMS[harm](run / name)
+    before = everything(run)
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said.startswith(f"{run / name}: ")
+    assert said.endswith("; bring back a copy, or move it away to go on without what it holds")
+    assert said.isprintable()
+    assert len(said) < 700
+    assert everything(run) == before
+    (run / name).rename(run / "pictures/away")
+    go(run, digits, resume=True)
+    assert figures(run)["model.safetensors"] == figures(finished)["model.safetensors"]
+
+
+def test_after_a_table_was_moved_away_its_rows_begin_later(run: Path, digits: Path) -> None:
+    shutil.rmtree(run / "checkpoints/0000000006")
+    (run / "training.csv").unlink()
+    go(run, digits, resume=True)
+    assert [row["step"] for row in rows(run / "training.csv")] == ["5", "6"]
+    go(run, digits, resume=True)
+    assert [row["step"] for row in rows(run / "training.csv")] == ["5", "6"]
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "spec.yaml", "tensorboard", "pictures", "checkpoints"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\x1b[2J" * 9, b"{" * 500])
+def test_any_other_damage_is_told_in_lines(run: Path, digits: Path, name: str, content: bytes) -> None:
+    path = run / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(MgcompileError) as caught:
+        go(run, digits, resume=True)
+    assert str(run) in str(caught.value)
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_a_checkpoint_of_a_longer_training_is_refused(run: Path, digits: Path) -> None:
+    shutil.copytree(run / "checkpoints/0000000006", run / "checkpoints/0000000099")
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said == (
+        f"{run / 'checkpoints/0000000099'}: is a checkpoint after 99 steps, and the recipe has 6; move it away to go "
+        "on without it"
+    )
 
 
 def test_numbers_are_read_back_to_the_last_bit(tmp_path: Path) -> None:

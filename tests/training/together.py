@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor, nn
 
 from mgcompile.cli import main
+from mgcompile.lowering.checkpoints import read_checkpoint
 from mgcompile.training.loop import train
 from mgcompile.training.records import Table
+from mgcompile.training.runs import Run
 from mgcompile.training.synchronization import synchronize
-from tests.training.made import PICTURES, cifar, mnist, pmg, recipe, scenes
+from tests.training.made import PICTURES, cifar, figures, mnist, pmg, recipe, scenes
 
 ROOT = Path(__file__).parents[2]
 KILLED_AT = 53
@@ -109,6 +115,57 @@ def be_killed(step: int) -> None:
     Table.add = adding  # type: ignore[method-assign]
 
 
+def signals(folder: Path, trials: int = 18) -> dict[str, Any]:
+    """Signals at random moments of trainings that are forked here, each until it has finished. After each, all that is
+    there must be whole, and at the end byte for byte what it is where nothing was sent.
+    """
+    noise = np.random.default_rng(3)
+    began = time.monotonic()
+    assert _forked(folder, "whole", None) == 0
+    length, wanted, statuses, sent = time.monotonic() - began, figures(folder / "whole"), set(), 0
+    while sent < trials:
+        name, status = f"run {sent}", -1
+        while status != 0:
+            number = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)[sent % 3] if sent < trials else None
+            status = _forked(folder, name, number, float(noise.uniform(0, length)))
+            assert status in (0, -9, 130, 143, -15), status
+            sent += number is not None
+            statuses.add(status)
+            _see_whole(folder / name)
+        assert figures(folder / name) == wanted, name
+    return {"statuses": sorted(statuses), "sent": sent}
+
+
+def _forked(folder: Path, run: str, number: int | None, after: float = 0) -> int:
+    """The status of a short training in a process of its own, to which a signal is sent after so many seconds."""
+    child = os.fork()
+    if not child:
+        status = 99
+        try:
+            told = ("--steps", "20", "--evaluate-every", "7", "--checkpoint-every", "5", "--resume")
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            main(command(folder, run, *told))
+        except SystemExit as left:
+            status = int(left.code or 0)
+        finally:
+            os._exit(status)
+    if number is not None:
+        time.sleep(after)
+        os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _see_whole(run: Path) -> None:
+    for step in Run(run).steps():
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            assert read_checkpoint(Run(run).checkpoint(step) / name)[1]
+    for picture in run.glob("pictures/*.png"):
+        with Image.open(picture) as image:
+            image.load()
+    for name in ("recipe.yaml", "spec.yaml"):
+        assert not (run / name).exists() or (run / name).read_text(encoding="utf-8")
+
+
 def start(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """Python with `-m` and these arguments, where there are several processes under torchrun."""
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m")
@@ -125,7 +182,9 @@ def start(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[2] == "killed":
+    if sys.argv[2] == "signals":
+        print(json.dumps(signals(Path(sys.argv[1]))))
+    elif sys.argv[2] == "killed":
         be_killed(KILLED_AT)
         main(command(Path(sys.argv[1]), "killed"))
     else:

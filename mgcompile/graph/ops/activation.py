@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
-from mgcompile.graph.ops.base import Kind, Op
+from mgcompile.graph.ops.base import Kind, Op, check_word
 from mgcompile.graph.types import Grid, Kept, Shape, Value, elements
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Activation(Op):
     alpha: float = 1.0
 
     kind: ClassVar[Kind] = Kind.ACT
+
+    def __post_init__(self) -> None:
+        check_word(self, "function", ACTIVATIONS)
 
     def infer(self, *inputs: Value) -> Value:
         return _only(self, inputs)
@@ -118,6 +121,9 @@ class Dropout(Op):
     unit: str = "element"
 
     kind: ClassVar[Kind] = Kind.ACT
+
+    def __post_init__(self) -> None:
+        check_word(self, "unit", ("element", "channel", "sample"))
 
     def infer(self, *inputs: Value) -> Value:
         return _only(self, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +13,7 @@ from mgcompile.graph.types import ALL, Grid, Kept, Shape, Value, Vector, Window,
 if TYPE_CHECKING:
     from torch import fx, nn
 
-__all__ = ["Kind", "Op", "one_grid", "one_vector"]
+__all__ = ["Kind", "Op", "check_word", "one_grid", "one_vector"]
 
 
 class Kind(StrEnum):
@@ -150,6 +150,12 @@ class Op:
     def label(self) -> str:
         """A short text for drawings and tables."""
         return type(self).__name__
+
+
+def check_word(op: Op, option: str, words: Iterable[str]) -> None:
+    """Raise `ShapeError` unless an option is one of some words: by its word a function is found, or code is written."""
+    if (found := getattr(op, option)) not in words:
+        raise ShapeError(f"{type(op).__name__} has no {option} {found!r}; known: {', '.join(words)}")
 
 
 def one_grid(op: Op, inputs: Sequence[Value]) -> Grid:

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 from mgcompile.errors import ShapeError
-from mgcompile.graph.ops.base import Kind, Op
+from mgcompile.graph.ops.base import Kind, Op, check_word
 from mgcompile.graph.types import Grid, Kept, Shape, Value, Vector, Window, elements
 
 if TYPE_CHECKING:
@@ -158,6 +158,9 @@ class WeightedSum(_Elementwise):
     normalize: str = "relu"
 
     uncounted: ClassVar[str] = "normalising the weights of a weighted sum (a few operations a node)"
+
+    def __post_init__(self) -> None:
+        check_word(self, "normalize", ("none", "relu", "softmax"))
 
     def weights(self, *inputs: Value) -> Mapping[str, Shape]:
         return {"weight": (len(inputs),)}

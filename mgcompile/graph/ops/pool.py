@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgcompile.errors import ShapeError
-from mgcompile.graph.ops.base import Kind, Op, one_grid
+from mgcompile.graph.ops.base import Kind, Op, check_word, one_grid
 from mgcompile.graph.types import ALL, Extent, Grid, Kept, Shape, Value, Window, elements
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class Pool(Op):
     stride: int = 2
 
     kind: ClassVar[Kind] = Kind.POOL
+
+    def __post_init__(self) -> None:
+        check_word(self, "function", ("max", "avg"))
 
     def infer(self, *inputs: Value) -> Grid:
         grid = one_grid(self, inputs)
@@ -94,6 +97,9 @@ class GlobalPool(Op):
     cells: int = 1
 
     kind: ClassVar[Kind] = Kind.POOL
+
+    def __post_init__(self) -> None:
+        check_word(self, "function", ("max", "avg"))
 
     def infer(self, *inputs: Value) -> Grid:
         fixed = Extent(fixed=self.cells)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mgcompile.graph.ops.base import Kind, Op
+from mgcompile.graph.ops.base import Kind, Op, check_word
 from mgcompile.graph.ops.conv import grid_and_like, size_options, target_size
 from mgcompile.graph.types import Grid, Shape, Value, Window, elements
 
@@ -29,6 +29,9 @@ class Resize(Op):
     steps: int = 1
 
     kind: ClassVar[Kind] = Kind.UP
+
+    def __post_init__(self) -> None:
+        check_word(self, "function", ("nearest", "bilinear"))
 
     def infer(self, *inputs: Value) -> Grid:
         grid, like = grid_and_like(self, inputs)

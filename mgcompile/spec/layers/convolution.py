@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 from typing import Annotated, Any, ClassVar
 
@@ -51,6 +51,14 @@ class Norm(LayerSpec):
     def spread(cls, value: Any) -> Any:
         return {"by": "none" if value is None else value}
 
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.by != "group":
+            yield "groups", ("by",), f"by: {self.by} has no groups; group has"
+        if self.by != "batch":
+            yield "momentum", ("by",), f"by: {self.by} has no running statistics; batch has"
+        if self.by == "none":
+            yield from ((option, ("by",), "by: none does nothing") for option in ("eps", "affine"))
+
     def build(self, place: Place) -> Pyramid:
         makers: dict[str, Callable[[], Op]] = {
             "batch": lambda: BatchNorm(self.eps, self.affine, self.momentum),
@@ -78,6 +86,12 @@ class Act(LayerSpec):
     def spread(cls, value: Any) -> Any:
         return {"by": "none" if value is None else value}
 
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.by != "leaky_relu":
+            yield "slope", ("by",), f"by: {self.by} has none; leaky_relu has"
+        if self.by != "elu":
+            yield "alpha", ("by",), f"by: {self.by} has none; elu has"
+
     def build(self, place: Place) -> Pyramid:
         if self.by == "none":
             return place.pyramid
@@ -95,6 +109,10 @@ class Dropout(LayerSpec):
     """The probability that a unit is dropped."""
     unit: Annotated[str, choice("element", "channel", "sample")] = "element"
     """What is dropped: elements, whole channels, or the whole value of a sample (stochastic depth)."""
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if not self.p:
+            yield "unit", ("p",), "p: 0 drops nothing"
 
     def build(self, place: Place) -> Pyramid:
         return place.apply(lambda level: DropoutOp(self.p, self.unit)) if self.p else place.pyramid
@@ -129,6 +147,14 @@ class ConvOptions(Communication):
     def check(self) -> None:
         check_stride(self.stride)
         self.check_edges()
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        yield from super().unread()
+        kernels = self.kernel if isinstance(self.kernel, list) else [self.kernel]
+        if all(kernel == (1, 1) for kernel in kernels) and self.dilation != 1:
+            yield "dilation", ("kernel",), "a kernel of one cell has no taps to part"
+        if self.norm.by == self.act.by == "none":
+            yield "order", ("norm", "act"), "there is neither norm nor act"
 
 
 BARE = ("channels", "kernel", "stride", "dilation", "groups", "bias", "padding")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from mgcompile.graph.ops import Pool, Resize
@@ -77,6 +77,23 @@ class Communication(LayerSpec):
         coarser = self.up != "none" and self.flow != "bottom-up"
         return [other for other in near if other == level or (finer if other < level else coarser)]
 
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.fuse != "weighted":
+            yield "normalize", ("fuse",), f"fuse: {self.fuse} has no weights to normalise; weighted has"
+        if self.reach == 0:
+            yield from ((option, ("reach",), "reach: 0 takes nothing from other levels") for option in self.ways)
+        elif self.down == self.up == "none":
+            none = "no way leads from level to level"
+            yield from ((option, ("down", "up"), none) for option in ("fuse", "flow") if option in self.ways)
+        elif self.flow != "parallel":
+            option = "down" if self.flow == "top-down" else "up"
+            yield option, ("flow",), f"with flow: {self.flow} nothing comes that way"
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The options that say how a level takes from others."""
+        return ("fuse", "down", "up", "flow")
+
     def check_edges(self) -> None:
         """Raise `LayerError` where a name does not fit the direction."""
         for option, names in (("down", DOWN), ("up", UP)):
@@ -108,6 +125,11 @@ class Exchange(Communication):
         self.check_edges()
 
     @property
+    def ways(self) -> tuple[str, ...]:
+        """Other pyramids are fused in too, so that the fusion is needed without other levels."""
+        return ("down", "up", "flow") if self.with_ else super().ways
+
+    @property
     def is_plain(self) -> bool:
         """Whether nothing but pools, interpolation and one fusion is needed."""
         simple = self.down in ("max", "avg", "nearest", "none") and self.up in ("nearest", "bilinear", "none")
@@ -116,14 +138,18 @@ class Exchange(Communication):
     def expand(self, place: Place) -> Sequence[Step] | None:
         place.grids()
         receivers = self._receivers(place)
+        for index, other in enumerate(self.with_):
+            if not place.look(other, "with", index).keys() & set(receivers):
+                raise LayerError(f"{other} has none of the levels that are fused", "with", index)
         if self.flow != "parallel":
-            return [place.step(step, f"level{level}") for level, step in self.in_sequence(receivers)]
+            steps = self.in_sequence(receivers)
+            return [place.step(self._meeting(place, step, level), f"level{level}") for level, step in steps]
         if self.is_plain:
             return None
         fused = [place.group(self._ways(place, level), f"level{level}", from_="start") for level in receivers]
         if rest := [level for level in place.levels if level not in receivers]:
             fused.append(place.step(Select.made(levels=LevelChoice(tuple(rest))), "rest", from_="start"))
-        return [*fused, place.step(Join.made(with_=[step.id for step in fused[:-1]]), "all")]
+        return [*fused, place.step(Join.made(with_=[step.id for step in fused[:-1]], fuse="none"), "all")]
 
     def in_sequence(self, receivers: Sequence[int]) -> list[tuple[int, Exchange]]:
         """One exchange for each level, in the order of the flow; each sees what those before it made."""
@@ -131,6 +157,12 @@ class Exchange(Communication):
         order = receivers[::-1] if self.flow == "top-down" else receivers
         steps = {"flow": "parallel", **closed}
         return [(level, self.model_copy(update=steps | {"to": LevelChoice((level,))})) for level in order]
+
+    @staticmethod
+    def _meeting(place: Place, step: Exchange, level: int) -> Exchange:
+        """The exchange of one level, with those pyramids that have it."""
+        others = [other for index, other in enumerate(step.with_) if level in place.look(other, "with", index)]
+        return step.model_copy(update={"with_": others})
 
     def build(self, place: Place) -> Pyramid:
         receivers = self._receivers(place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 from mgcompile.graph import Vector
@@ -10,7 +10,7 @@ from mgcompile.graph.ops import Flatten as FlattenOp
 from mgcompile.graph.ops import GlobalPool as GlobalPoolOp
 from mgcompile.graph.ops import Linear as LinearOp
 from mgcompile.spec.base import LayerError, LayerSpec, Place, Pyramid, Step
-from mgcompile.spec.fields import Bool, Count, Kernel, LevelChoice, Levels, Probability, choice, integer
+from mgcompile.spec.fields import Bool, Count, Kernel, LevelChoice, Levels, Probability, Several, choice, integer
 from mgcompile.spec.layers.convolution import Act, Conv, Dropout, Norm
 from mgcompile.spec.layers.levels import MOST_STEPS, Select, Up
 
@@ -76,12 +76,16 @@ class Classify(LayerSpec):
     """How the grid is pooled."""
     cells: Annotated[int, integer(1, 64)] = 1
     """Cells along each axis that the pooling leaves."""
-    hidden: list[Count] = []
+    hidden: Annotated[list[Count], Several] = []
     """The widths of hidden linear layers, each with an activation and dropout."""
     act: Act = Act()
     """The activation of the hidden layers."""
     dropout: Probability = 0.0
     """Dropout after each hidden layer; before the linear layer where there is none."""
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if not self.hidden:
+            yield "act", ("hidden",), "there are no hidden layers"
 
     def expand(self, place: Place) -> Sequence[Step] | None:
         steps = one_grid(place, self.level)
@@ -117,6 +121,10 @@ class Predict(LayerSpec):
     """The level to upsample the maps to; 0 is the input's size."""
     by: Annotated[str, choice("nearest", "bilinear")] = "bilinear"
     """How they are upsampled."""
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.to is None:
+            yield "by", ("to",), "the maps are not upsampled where to is not said"
 
     def expand(self, place: Place) -> Sequence[Step] | None:
         steps = one_grid(place, self.level)

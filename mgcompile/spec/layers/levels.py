@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from mgcompile.graph.ops import Pool as PoolOp
@@ -39,6 +39,10 @@ class ImagePyramid(LayerSpec):
     """How many levels, the finest included."""
     by: Annotated[str, choice("avg", "max", "nearest")] = "avg"
     """How coarser levels are made."""
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.levels == 1:
+            yield "by", ("levels",), "there is no coarser level to make"
 
     def build(self, place: Place) -> Pyramid:
         finest = place.levels[0]
@@ -117,6 +121,14 @@ class Up(LayerSpec):
             for option in ("channels", "kernel"):
                 if getattr(self, option) is not None:
                     raise LayerError(f"{self.by} upsampling has no {option}; did you mean by: transposed?", option)
+        elif not self.steps:
+            raise LayerError(
+                "a transposed convolution goes up by one step at least; a conv stays at its level", "steps"
+            )
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        if self.by != "transposed":
+            yield "bias", ("by",), f"{self.by} upsampling has none; transposed has"
 
     def build(self, place: Place) -> Pyramid:
         grids = place.grids()
@@ -127,20 +139,25 @@ class Up(LayerSpec):
         channels, kernels = place.each(self.channels, "channels"), place.each(self.kernel, "kernel")
         pyramid = {}
         for level, node in place.pyramid.items():
-            op: Resize | TransposedConv = Resize(self.by, self.steps)
             if self.by == "transposed":
                 kernel = kernels[level] or (2**self.steps, 2**self.steps)
-                op = TransposedConv(channels[level] or grids[level].channels, kernel, self.steps, bias=self.bias)
+                out = channels[level] or grids[level].channels
+                op: Resize | TransposedConv = TransposedConv(out, kernel, self.steps, bias=self.bias)
+            else:
+                op = Resize(self.by, self.steps)
             pyramid[level - self.steps] = place.add(op, [node, "input"], level - self.steps)
         return pyramid
 
     def canonical(self, place: Place) -> LayerSpec:
         return self.model_copy(update={"like": place.absolute(self.like, "like")}) if self.like else self
 
-    @staticmethod
-    def _fitted(place: Place, like: Pyramid) -> Pyramid:
+    def _fitted(self, place: Place, like: Pyramid) -> Pyramid:
         if missing := place.pyramid.keys() - like.keys():
-            raise LayerError(f"it has no grid at level {', '.join(map(str, sorted(missing)))}", "like")
+            raise LayerError(
+                f"{self.like} has no grid at level {', '.join(map(str, sorted(missing)))}, whose size this one could "
+                f"take on; it has level {', '.join(map(str, like))}",
+                "like",
+            )
         return {
             level: place.add(Resize("bilinear", 0), [node, like[level]], level) for level, node in place.pyramid.items()
         }
@@ -207,7 +224,10 @@ class Extend(LayerSpec):
             place.group(way, "layers", user=True),
         ]
         lands = level + (1 if self.at == "coarser" else -1)
-        return [place.group(new, "new", lands=lands), place.step(Join.made(with_=["new"]), "join", from_="start")]
+        return [
+            place.group(new, "new", lands=lands),
+            place.step(Join.made(with_=["new"], fuse="none"), "join", from_="start"),
+        ]
 
 
 def check_stride(stride: int) -> None:

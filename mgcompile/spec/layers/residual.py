@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from mgcompile.spec.base import LayerError, LayerSpec, Place, Step
-from mgcompile.spec.fields import Channels, LevelChoice, Reference, Repeat, choice, integer
+from mgcompile.spec.fields import Channels, LevelChoice, Reference, Repeat, Several, choice, integer
 from mgcompile.spec.items import Layers
 from mgcompile.spec.layers.channels import Pad
 from mgcompile.spec.layers.convolution import Act, Conv, ConvOptions
@@ -118,6 +118,13 @@ class Unit(ConvOptions):
     """The activation after the addition, or after the one convolution; that of the convolutions where it is not said.
     """
 
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        yield from super().unread()
+        if self.by == "conv":
+            yield "shortcut", ("by",), "by: conv has no shortcut"
+            if self.act_after is not None:
+                yield "act", ("by", "act_after"), "by: conv has one activation, which act_after says"
+
     def expand(self, place: Place) -> Sequence[Step] | None:
         options: dict[str, Any] = {name: getattr(self, name) for name in ConvOptions.model_fields}
         after = self.act_after or self.act
@@ -142,12 +149,18 @@ class Grow(Unit):
     """Which grids join later."""
     start: Annotated[int, integer(1, 64)] = 1
     """How many grids are active in the first step."""
-    schedule: list[Channels] | None = None
+    schedule: Annotated[list[Channels], Several] | None = None
     """The channels of each step, fine to coarse over the grids then active; those of the grids at hand where it is not
     said.
     """
     layers: Layers = []
     """What a step does instead of units; it knows `step` (from 0) and `channels` (a list)."""
+
+    def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        yield from super().unread()
+        if self.layers:
+            options = [*Unit.model_fields, "repeat"]
+            yield from ((option, ("layers",), "layers says what a step does") for option in options)
 
     def check(self) -> None:
         super().check()

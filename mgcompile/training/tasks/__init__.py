@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mgcompile.training.tasks.base import ClassData, Data, Examples, HeldOut, MapData, Settings, Task
+from mgcompile.training.tasks.base import ClassData, Data, Examples, HeldOut, Identity, MapData, Settings, Task
 from mgcompile.training.tasks.cifar import CIFAR_TASKS
 from mgcompile.training.tasks.digits import DIGIT_TASKS
 from mgcompile.training.tasks.folders import FOLDER_TASKS
 
-__all__ = ["TASKS", "ClassData", "Data", "Examples", "HeldOut", "MapData", "Settings", "Task"]
+__all__ = ["TASKS", "ClassData", "Data", "Examples", "HeldOut", "Identity", "MapData", "Settings", "Task"]
 
 TASKS: dict[str, Task] = {task.name: task for task in (*DIGIT_TASKS, *CIFAR_TASKS, *FOLDER_TASKS)}
 """All tasks by name."""

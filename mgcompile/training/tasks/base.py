@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,11 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgcompile.training.fetching import DataSet
+from mgcompile.training.identity import Identity
 from mgcompile.training.metrics import ClassScore, MapScore, Score, class_score, map_score
 
-__all__ = ["ClassData", "Data", "Examples", "HeldOut", "Integers", "MapData", "Settings", "Task"]
+__all__ = ["ClassData", "Data", "Examples", "HeldOut", "Identity", "Integers", "MapData", "Settings", "Task", "Told"]
 
 Integers = NDArray[np.int64]
+
+Told = Callable[[int, int], None]
+"""Told how many are done, of how many."""
 
 HeldOut = Literal["validation", "test"]
 """Samples that no step of the training sees."""
@@ -75,6 +79,23 @@ class Data(ABC):
     crops: tuple[int, ...] = (1,)
     """How many crops of a held-out picture a network may be asked about."""
 
+    @property
+    @abstractmethod
+    def identity(self) -> Identity:
+        """Which data these are, whatever the settings; a checkpoint keeps it. Raises `DataError`."""
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """What is there and what was passed over, in lines; nothing of files that are known by their names."""
+        return ()
+
+    def check(self, *, decode: bool = False, progress: Told | None = None) -> str | None:
+        """Look beforehand at what else is first read when it is asked for: at headers, for a bounded time, or where it
+        is to be decoded at all of it. What was looked at, in a line; None where all was read already. Raises
+        `DataError` that lists what is wrong.
+        """
+        return None
+
     @abstractmethod
     def samples(self, split: Literal["train", "validation", "test"]) -> int:
         """How many there are; a task without a validation set has none of it."""
@@ -88,6 +109,14 @@ class Data(ABC):
     @abstractmethod
     def held_out(self, split: HeldOut, samples: Integers, crops: int = 1) -> Examples:
         """These samples of a split, which are the same for every seed. Raises `DataError`."""
+
+    def targets(self, split: HeldOut, samples: Integers) -> Tensor:
+        """The targets of `held_out` alone."""
+        return self.held_out(split, samples).targets
+
+    @abstractmethod
+    def probabilities(self, targets: Tensor) -> Tensor:
+        """The targets as the output that would be right, (n, outputs, ...) of 0 and 1."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
@@ -112,6 +141,9 @@ class MapData(Data):
 
     in_maps = True
 
+    def probabilities(self, targets: Tensor) -> Tensor:
+        return targets
+
     def loss(self, outputs: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
         """Binary cross-entropy, the mean over all pixels of all maps."""
         entropy = F.binary_cross_entropy_with_logits if logits else F.binary_cross_entropy
@@ -130,6 +162,9 @@ class ClassData(Data):
     in_maps = False
     classes: Sequence[str]
     """Their names."""
+
+    def probabilities(self, targets: Tensor) -> Tensor:
+        return F.one_hot(targets, self.outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
         """Cross-entropy, the mean over the batch."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mgcompile.training import augmentation
 from mgcompile.training.augmentation import Colours
 from mgcompile.training.fetching import DataSet
 from mgcompile.training.files import DataError, Pictures, Split, read_cifar
+from mgcompile.training.identity import Identity, fingerprint_of_arrays
 from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Integers, Settings, Task
 
 __all__ = ["CIFAR_TASKS", "CifarData", "CifarTask"]
@@ -41,6 +44,12 @@ class CifarData(ClassData):
         self.classes = pictures["train"].classes
         self.outputs = len(self.classes)
 
+    @cached_property
+    def identity(self) -> Identity:
+        parts = (self.pictures["train"], self.pictures["test"])
+        arrays = (array for part in parts for array in (part.images, part.labels))
+        return Identity(tuple(self.classes), fingerprint_of_arrays(arrays))
+
     def samples(self, split: Literal["train", "validation", "test"]) -> int:
         return 0 if split == "validation" else len(self.pictures[split].labels)
 
@@ -54,15 +63,21 @@ class CifarData(ClassData):
 
     def held_out(self, split: HeldOut, samples: Integers, crops: int = 1) -> Examples:
         places = np.array(augmentation.crop_places(self.resize, self.resize, self.size, crops))
-        if split == "validation":
-            raise DataError(f"{self.task} has no validation samples; expected the split 'test'")
-        pictures = self.pictures[split]
+        pictures = self._held_out(split)
         top, left = np.tile(places, (len(samples), 1)).T
         images = pictures.images[np.repeat(samples, len(places))]
         cuts = augmentation.resized_crops(images, self.resize, self.size, top=top, left=left)
         stacks = cuts.reshape(len(samples), len(places), *cuts.shape[1:])
         found = augmentation.with_flips(stacks, crops)
         return self._examples(found[:, 0] if crops == 1 else found, pictures.labels[samples])
+
+    def targets(self, split: HeldOut, samples: Integers) -> Tensor:
+        return torch.from_numpy(self._held_out(split).labels[samples])
+
+    def _held_out(self, split: HeldOut) -> Pictures:
+        if split == "validation":
+            raise DataError(f"{self.task} has no validation samples; expected the split 'test'")
+        return self.pictures[split]
 
     def _examples(self, cuts: augmentation.Floats, labels: Integers) -> Examples:
         return Examples(torch.from_numpy(self.colours.normalised(cuts)), torch.from_numpy(labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,6 +13,7 @@ import torch
 from mgcompile.errors import MgcompileError
 from mgcompile.training.fetching import DataSet
 from mgcompile.training.files import DataError, Digits, read_mnist
+from mgcompile.training.identity import Identity, fingerprint_of_arrays
 from mgcompile.training.scenes import SCENES, Scene, make
 from mgcompile.training.tasks.base import Examples, HeldOut, Integers, MapData, Settings, Task
 
@@ -57,6 +59,11 @@ class Scenes(MapData):
             self._make("test", np.zeros(1, np.int64), 0)
         except MgcompileError as error:
             raise DataError(f"{scene.name}: {error}") from None
+
+    @cached_property
+    def identity(self) -> Identity:
+        parts = (self.digits["train"], self.digits["validation"], self.digits["test"])
+        return Identity(None, fingerprint_of_arrays(array for part in parts for array in (part.images, part.labels)))
 
     def samples(self, split: Literal["train", "validation", "test"]) -> int:
         return self.counts[split]

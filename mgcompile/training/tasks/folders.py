@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from mgcompile.escaping import brief
 from mgcompile.training.augmentation import IMAGENET, Augmentation, Floats, picture_crops, sides
-from mgcompile.training.files import DataError, ImageFolder, read_image_folder
-from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Integers, Settings, Task
+from mgcompile.training.files import DataError
+from mgcompile.training.folders import ImageFolder, check_pictures, read_image_folder
+from mgcompile.training.identity import Identity, fingerprint_of_files
+from mgcompile.training.tasks.base import ClassData, Examples, HeldOut, Integers, Settings, Task, Told
+from mgcompile.training.tasks.classes import different_classes
 
 __all__ = ["FOLDER_TASKS", "FolderData", "FolderTask"]
 
@@ -50,6 +56,15 @@ class FolderData(ClassData):
         self.classes = folders["train"].classes
         self.outputs = len(self.classes)
 
+    @cached_property
+    def identity(self) -> Identity:
+        files = (
+            (f"{split}/{name}", path, size)
+            for split, folder in self.folders.items()
+            for name, path, size in folder.files()
+        )
+        return Identity(tuple(self.classes), fingerprint_of_files(files))
+
     def samples(self, split: Name) -> int:
         return len(self.folders[split]) if split in self.folders else 0
 
@@ -61,13 +76,31 @@ class FolderData(ClassData):
         return self._examples(pictures, folder, samples)
 
     def held_out(self, split: HeldOut, samples: Integers, crops: int = 1) -> Examples:
-        if split not in self.folders:
-            raise DataError(f"{NAME}: there are no {split} samples; expected the split {self.selection!r}")
-        folder = self.folders[split]
+        folder = self._held_out(split)
         pictures = np.empty((len(samples), crops, 3, self.size, self.size), np.float32)
         for row, sample in enumerate(samples.tolist()):
             pictures[row] = picture_crops(folder.open(sample), self.resize, self.size, crops)
         return self._examples(pictures[:, 0] if crops == 1 else pictures, folder, samples)
+
+    def targets(self, split: HeldOut, samples: Integers) -> Tensor:
+        return torch.from_numpy(self._held_out(split).labels[samples])
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        return tuple(map(str, self.folders.values()))
+
+    def check(self, *, decode: bool = False, progress: Told | None = None) -> str:
+        paths = [path for folder in self.folders.values() for path in folder.paths]
+        done = check_pictures(paths, decode=decode, progress=progress)
+        if decode:
+            return f"all {done:,} pictures can be decoded"
+        of = f"all {done:,}" if done == len(paths) else f"{done:,} of {len(paths):,}"
+        return f"the headers of {of} pictures are right; --check-data decodes them"
+
+    def _held_out(self, split: HeldOut) -> ImageFolder:
+        if split not in self.folders:
+            raise DataError(f"{NAME}: there are no {split} samples; expected the split {self.selection!r}")
+        return self.folders[split]
 
     def _examples(self, pictures: Floats, folder: ImageFolder, samples: Integers) -> Examples:
         return Examples(torch.from_numpy(IMAGENET.normalised(pictures)), torch.from_numpy(folder.labels[samples]))
@@ -105,15 +138,12 @@ class FolderTask(Task):
 def _same_classes(place: Path, found: tuple[str, ...], train: Path, expected: tuple[str, ...]) -> None:
     if found == expected:
         return
-    lacks, more = (sorted(set(one) - set(other)) for one, other in ((expected, found), (found, expected)))
-    told = [
-        f"{what} {', '.join(names[:5])}{f' and {len(names) - 5:,} more' if len(names) > 5 else ''}"
-        for what, names in (("it lacks", lacks), ("only it has", more))
-        if names
-    ]
+    empty = [name for name in expected if name not in found and (place / name).is_dir()]
     raise DataError(
-        f"{place}: its {len(found):,} classes are not the {len(expected):,} of {train}: {'; '.join(told)}; expected "
-        "the same folders in both"
+        f"{place}: its {len(found):,} classes are not the {len(expected):,} of {train}: "
+        f"{different_classes(found, expected)}; "
+        + (f"the folder {brief(empty[0])} is empty; " if empty else "")
+        + "expected the same folders in both, with pictures in each; move pictures, rename or remove folders"
     )
 
 
