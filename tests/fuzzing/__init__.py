@@ -1,0 +1,1 @@
+"""Mutated input: what makes it (`mutation`), what is done with it (`targets`), and who watches (`judging`)."""
