@@ -129,7 +129,9 @@ def _watch(event: str, args: tuple[Any, ...], doings: list[str], folder: Path) -
     elif event == "open" and isinstance(args[0], str):
         path, flags = args[0], args[2] if isinstance(args[2], int) else 0
         writes = flags & (os.O_WRONLY | os.O_RDWR)
-        if path.startswith(SECRETS) or (writes and not os.path.abspath(path).startswith((str(folder), "/dev/", "/proc/self/"))):
+        if path.startswith(SECRETS) or (
+            writes and not os.path.abspath(path).startswith((str(folder), "/dev/", "/proc/self/"))
+        ):
             doings.append(f"open {path!r:.200}")
 
 

@@ -67,7 +67,7 @@ HOSTILE: Sequence[Any] = (
     "\x00",
     "\ud800",
     "é",
-    "ａ",
+    "\uff41",
 )
 JUNK: Sequence[Any] = (
     *(None, True, False, 0, -1, 1, 2.5, 10**6, 10**18, -(10**30), 1e308, 5e-324),
@@ -75,9 +75,49 @@ JUNK: Sequence[Any] = (
     *("auto", "all", "max", "1", "1e3", "no", "~", "previous", "start", "input", "${n}", "${index}", "${"),
 )
 TOKENS: Sequence[bytes] = (
-    *(b"{", b"}", b"[", b"]", b": ", b"- ", b"\n", b"  ", b"\t", b"&a ", b"*a", b"<<: *a\n", b"!!python/name:os.system "),
-    *(b"!x ", b"|\n", b">\n", b"#", b"'", b'"', b"${", b"}", b"---\n", b"...\n", b"%YAML 1.1\n", b"? ", b"\xff", b"\x00"),
-    *(b"\xef\xbb\xbf", b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"0x10", b"1_000", b".inf", b".nan", b"9" * 400, b"extends: "),
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b": ",
+        b"- ",
+        b"\n",
+        b"  ",
+        b"\t",
+        b"&a ",
+        b"*a",
+        b"<<: *a\n",
+        b"!!python/name:os.system ",
+    ),
+    *(
+        b"!x ",
+        b"|\n",
+        b">\n",
+        b"#",
+        b"'",
+        b'"',
+        b"${",
+        b"}",
+        b"---\n",
+        b"...\n",
+        b"%YAML 1.1\n",
+        b"? ",
+        b"\xff",
+        b"\x00",
+    ),
+    *(
+        b"\xef\xbb\xbf",
+        b"\r",
+        b"\xc2\x85",
+        b"\xe2\x80\xa8",
+        b"0x10",
+        b"1_000",
+        b".inf",
+        b".nan",
+        b"9" * 400,
+        b"extends: ",
+    ),
     *(b"repeat: 99999\n", b"params:\n", b"layers:\n", b"- conv: 64\n", b"use: a\n", b"\\u0000", b"\\ud800"),
 )
 
@@ -115,7 +155,13 @@ SMALL: dict[str, Any] = {
         {"id": "body", "repeat": "${n}", "unit": {"channels": [8, 8, 4]}},
         {"id": "skip", "residual": {"body": [{"conv": {"channels": 8}}, "norm"], "shortcut": "project"}},
         {"block": {"use": "pair", "c": 4}, "on": "finest"},
-        {"exchange": {"fuse": "sum", "down": [{"conv": {"stride": 2, "channels": "${target}", "reach": 0}}], "up": "conv"}},
+        {
+            "exchange": {
+                "fuse": "sum",
+                "down": [{"conv": {"stride": 2, "channels": "${target}", "reach": 0}}],
+                "up": "conv",
+            }
+        },
         {"id": "joined", "join": {"with": ["skip"], "fuse": "concat"}},
         {"gate": ["global_pool", {"conv": {"kernel": 1, "reach": 0, "norm": "none", "act": "sigmoid"}}]},
         {"id": "maps", "predict": {"classes": 2, "level": "finest", "to": 0}},
@@ -175,7 +221,9 @@ def _mutated(data: Any, others: Sequence[Any], draw: random.Random) -> Any:
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[draw.choice([str(key)[:-1], f"{key}s", draw.choice(HOSTILE), str(key).upper()])] = holder.pop(key)
+                holder[draw.choice([str(key)[:-1], f"{key}s", draw.choice(HOSTILE), str(key).upper()])] = holder.pop(
+                    key
+                )
             case 2:
                 other = draw.choice(others)
                 if found := _places(other):
@@ -281,7 +329,9 @@ def checkpoint(draw: random.Random) -> tuple[str, bytes]:
         case 0:  # the spec in it
             about[key] = spec(draw)[1].decode("utf-8", "replace")
         case 1:  # its own spec, changed a little: sizes that the tensors do not have
-            about[key] = _written(_mutated(yaml.safe_load(about[key]), [SMALL], draw), draw)[1].decode("utf-8", "replace")
+            about[key] = _written(_mutated(yaml.safe_load(about[key]), [SMALL], draw), draw)[1].decode(
+                "utf-8", "replace"
+            )
         case 2:  # names, types, shapes, places
             header = _mutated(header, [header, SMALL], draw)
         case 3:
