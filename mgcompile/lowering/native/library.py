@@ -144,7 +144,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.mgcompile_winograd_size.restype = ctypes.c_size_t
     found.mgcompile_winograd.argtypes = [pointer, pointer, pointer, pointer, number]
     found.mgcompile_pool_2x2.argtypes = [pointer, pointer, *[number] * 6]
-    for name in ("mgcompile_winograd_kernel", "mgcompile_winograd", "mgcompile_pool_2x2"):
+    found.mgcompile_finish.argtypes = [pointer, ctypes.c_size_t, number, number, number]
+    for name in ("mgcompile_winograd_kernel", "mgcompile_pool_2x2"):
         getattr(found, name).restype = None
     return found
 
@@ -157,4 +158,5 @@ def _computes(found: ctypes.CDLL) -> bool:
     weight = torch.linspace(1, -1, 4 * 3 * 9).reshape(4, 3, 3, 3)
     conv = Winograd(found, Parts([(2, 3, 5, 6)], [0], (5, 6), ((1, 1), (1, 1))), weight, None, relu=False)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):  # whatever the first caller works in
-        return torch.allclose(conv.run([x], []), F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)
+        y = conv.run([x], [])
+        return y is not None and torch.allclose(y, F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)
