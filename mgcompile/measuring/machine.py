@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from mgcompile.analysis.machine import Curve, Machine, Precision, Rate, machine_text, read_machine, value_at
+from mgcompile.analysis.machine import Curve, Machine, Precision, Rate, machine_text, parse_machine, value_at
 from mgcompile.errors import MgcompileError
+from mgcompile.lowering import private
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.lowering.machine import cache_folder, processor, processor_features
 from mgcompile.lowering.machine import threads as using
@@ -55,7 +55,7 @@ def kept_machine(precision: Precision = "fp32", threads: int | None = None) -> M
     with contextlib.suppress(OSError):
         for path in cache_folder().glob(pattern):
             with contextlib.suppress(OSError, MgcompileError):
-                machine = read_machine(path)
+                machine = parse_machine(private.read(path), str(path))
                 if (machine.name, machine.precision) == (processor(), precision):
                     kept.append((path.stat().st_mtime, machine))
     return max(kept, key=lambda each: each[0])[1] if kept else None
@@ -190,10 +190,4 @@ def _digest() -> str:
 def _keep(machine: Machine) -> None:
     path = kept_file(machine.precision, machine.threads)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            draft.write_text(machine_text(machine), encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        private.write(path, machine_text(machine).encode())
