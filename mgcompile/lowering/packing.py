@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Packed", "Source", "hold", "pack"]
 
-LARGEST_SUM = 2.0**27
+LARGEST_SUM = 2.0**63
 """Of the weights of an output channel: times `LIMIT`, it is finite in single precision."""
 
 Source = tuple[dict[str, Any], str, torch.Tensor | None, int, int | None]

@@ -11,14 +11,14 @@ from mgcompile.lowering.native.winograd import TYPES
 
 __all__ = ["LIMIT", "finisher"]
 
-LIMIT = 2.0**100
-"""Larger numbers may overflow in a sum: what computes in another order than the plain form then gives other ones."""
+LIMIT = 2.0**64
+"""From here on, numbers may overflow in a sum, and what sums in another order than the plain form gives other ones."""
 
 
 def finisher(dtype: torch.dtype, *, relu: bool) -> Callable[[torch.Tensor], bool]:
     """y -> whether all its numbers are within `LIMIT`; if asked for, it is rectified in place, and NaN stays.
 
-    y must be dense: nothing between its numbers.
+    y must be dense: nothing between its numbers. Some millionths of the limit may be too much already.
     """
     found = library()
     if found is None or dtype not in TYPES:

@@ -98,15 +98,11 @@ inline Vec larger(Vec a, Vec b) {
     return a != a ? a : m;
 }
 
-// Beyond this, and for what is not a number, plain operations decide: no sum of numbers within it overflows.
-constexpr float LIMIT = 0x1p100f;
-
-typedef int32_t Flags __attribute__((vector_size(LANES * sizeof(int32_t)))); // of each lane, -1 or 0
-
-inline Flags within(Vec z) { return (Flags)(z < LIMIT) & (Flags)(z > -LIMIT); }
-inline bool every(Flags flags) {
-    int32_t all = -1;
-    for (int i = 0; i < LANES; i++) all &= flags[i];
+// Beyond 2^64, and for what is not a number, plain operations decide. A sum of squares is then infinite or no number, and
+// sometimes from 2^64 / sqrt(summands) on; it takes one instruction for each vector, which the products hide.
+inline bool within_limit(Vec squares) {
+    bool all = true;
+    for (int i = 0; i < LANES; i++) all &= squares[i] < __builtin_inff(); // false for what is not a number
     return all;
 }
 
@@ -353,18 +349,18 @@ template <typename Number> struct Job {
                     products<N>.of[std::min(height, n - t)](
                         v + ((size_t)p * depth + c) * rows + (size_t)t * run, u + ((size_t)p * depth + c) * N * LANES,
                         run, c == 0, m + ((size_t)p * rows + t) * N * LANES);
-        Flags good = ~Flags{};
+        Vec squares = {};
         for (int t = 0; t < n; t++)
             for (int j = 0; j < N && channel + j * LANES < conv.channels; j++)
-                good &= write_tile(first + t, channel + j * LANES, m + ((size_t)t * N + j) * LANES, (size_t)rows * N * LANES);
-        if (!every(good)) {
+                squares += write_tile(first + t, channel + j * LANES, m + ((size_t)t * N + j) * LANES, (size_t)rows * N * LANES);
+        if (!within_limit(squares)) {
 #pragma omp atomic write
             beyond = 1;
         }
     }
 
-    // The 36 products of a tile, `stride` apart -> its cells of the output, and whether they are within the limit.
-    Flags write_tile(int tile, int channel, const float *m, size_t stride) const {
+    // The 36 products of a tile, `stride` apart -> its cells of the output, and the sums of their squares.
+    Vec write_tile(int tile, int channel, const float *m, size_t stride) const {
         int image = tile / (down * across), y0 = tile / across % down * TILE, x0 = tile % across * TILE;
         int h = std::min(TILE, conv.height - y0), w = std::min(TILE, conv.width - x0);
         int lanes = conv.channels - channel;
@@ -375,8 +371,7 @@ template <typename Number> struct Job {
             to_tile(column, values);
             for (int i = 0; i < TILE; i++) half[i][j] = values[i];
         }
-        Vec bias = conv.bias ? load(conv.bias + channel, lanes) : Vec{};
-        Flags good = ~Flags{};
+        Vec bias = conv.bias ? load(conv.bias + channel, lanes) : Vec{}, squares = {};
         for (int i = 0; i < h; i++) {
             Vec values[TILE];
             to_tile(half[i], values);
@@ -384,11 +379,12 @@ template <typename Number> struct Job {
             for (int j = 0; j < w; j++, at += conv.channels) {
                 Vec z = values[j] + bias;
                 if (add) z += load(add + at, lanes);
-                good &= within(z);
-                store(y + at, conv.relu ? rectified(z) : z, lanes);
+                squares += z * z;
+                if (conv.relu) z = rectified(z);
+                store(y + at, z, lanes);
             }
         }
-        return good;
+        return squares;
     }
 
     // Every thread takes tiles of its own and makes all their channels.
@@ -449,14 +445,14 @@ template <typename Number> int finish(Number *y, size_t count, int relu, int thr
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1) reduction(| : beyond)
     for (size_t piece = 0; piece < pieces; piece++) {
         size_t end = std::min(count, (piece + 1) * PIECE);
-        Flags good = ~Flags{};
+        Vec squares = {};
         for (size_t i = piece * PIECE; i < end; i += LANES) {
             int n = (int)std::min<size_t>(LANES, end - i);
             Vec z = load(y + i, n);
-            good &= within(z);
+            squares += z * z;
             if (relu) store(y + i, rectified(z), n);
         }
-        beyond |= !every(good);
+        beyond |= !within_limit(squares);
     }
     return !beyond;
 }
