@@ -1,7 +1,8 @@
 """The seam to what computes packed convolutions on a CPU: oneDNN's fused operations, or PyTorch's plain ones.
 
 A back end turns weights into functions of the inputs. Grids are (batch, channels, height, width), channels last;
-`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it.
+`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it. No activation is
+part of them: oneDNN's fused ReLU makes zero of what is not a number.
 """
 
 from __future__ import annotations
@@ -38,27 +39,27 @@ class Backend(Protocol):
         """Whether it computes in this type here."""
 
     def conv(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry, relu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> RunOnto:
-        """(x, other, into) -> relu?(convolution of x + other)."""
+        """(x, other, into) -> convolution of x + other."""
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> Run:
         """x -> transposed convolution of x; `weight` is (in, out, h, w)."""
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
-        """x -> relu?(x @ weight.T + bias)."""
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
+        """x -> x @ weight.T + bias."""
 
 
 class OneDNN:
-    """oneDNN's operations that take prepacked weights and add and rectify in the same pass over memory."""
+    """oneDNN's operations that take prepacked weights and add in the same pass over memory."""
 
     def supports(self, dtype: torch.dtype) -> bool:
         return dtype is torch.float32 or (dtype is torch.bfloat16 and _has_bf16())
 
     def conv(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry, relu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> RunOnto:
         pads, strides, dilations = list(geometry.padding), [geometry.stride] * 2, [geometry.dilation] * 2
         groups = geometry.groups
@@ -66,17 +67,15 @@ class OneDNN:
         plain = torch.ops.mkldnn._convolution_pointwise.default
         onto = torch.ops.mkldnn._convolution_pointwise_.binary
         beside = torch.ops.mkldnn._convolution_pointwise.binary
-        act = "relu" if relu else "none"
-        fused = "relu" if relu else None
 
         def run(x: torch.Tensor, other: torch.Tensor | None, into: bool) -> torch.Tensor:
             y: torch.Tensor
             if other is None:
-                y = plain(x, packed, bias, pads, strides, dilations, groups, act, [], "")
+                y = plain(x, packed, bias, pads, strides, dilations, groups, "none", [], "")
             elif into:
-                y = onto(other, x, packed, bias, pads, strides, dilations, groups, "add", None, fused, [], None)
+                y = onto(other, x, packed, bias, pads, strides, dilations, groups, "add", None, None, [], None)
             else:
-                y = beside(x, other, packed, bias, pads, strides, dilations, groups, "add", None, fused, [], None)
+                y = beside(x, other, packed, bias, pads, strides, dilations, groups, "add", None, None, [], None)
             return y
 
         return run
@@ -96,13 +95,12 @@ class OneDNN:
 
         return run
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch)
         op = torch.ops.mkldnn._linear_pointwise.default
-        act = "relu" if relu else "none"
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = op(x, packed, bias, act, [], "")
+            y: torch.Tensor = op(x, packed, bias, "none", [], "")
             return y
 
         return run
@@ -115,15 +113,13 @@ class Plain:
         return dtype in (torch.float32, torch.bfloat16)
 
     def conv(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry, relu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> RunOnto:
         weight = weight.contiguous(memory_format=torch.channels_last)
 
         def run(x: torch.Tensor, other: torch.Tensor | None, into: bool) -> torch.Tensor:
             y = F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-            if other is not None:
-                y = y.add_(other)
-            return y.relu_() if relu else y
+            return y if other is None else y.add_(other)
 
         return run
 
@@ -133,10 +129,8 @@ class Plain:
         weight = weight.contiguous(memory_format=torch.channels_last)
         return lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding)
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
         weight = weight.contiguous()
-        if relu:
-            return lambda x: F.linear(x, weight, bias).relu_()
         return lambda x: F.linear(x, weight, bias)
 
 
@@ -147,9 +141,9 @@ def _has_onednn() -> bool:
         return False
     try:
         x, weight = torch.ones(1, 8, 2, 2).to(memory_format=torch.channels_last), torch.ones(8, 8, 3, 3)
-        run = OneDNN().conv(weight, None, (1, 8, 2, 2), Geometry(padding=(1, 1)), relu=True)
+        run = OneDNN().conv(weight, None, (1, 8, 2, 2), Geometry(padding=(1, 1)))
         twice = run(x, run(x, None, False), True)
-        line = OneDNN().linear(torch.ones(3, 8), torch.ones(3), 2, relu=False)(torch.ones(2, 8))
+        line = OneDNN().linear(torch.ones(3, 8), torch.ones(3), 2)(torch.ones(2, 8))
         wide = OneDNN().transposed(torch.ones(8, 4, 2, 2), None, (1, 8, 2, 2), Geometry(stride=2))(x)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mgcompile.lowering import kernels
 from mgcompile.lowering.calls import Call, compute_type
-from mgcompile.lowering.functional import activate, coarse_conv, is_recorded, is_traced, upsample
+from mgcompile.lowering.functional import activate, channels_last, coarse_conv, is_recorded, is_traced, upsample
 from mgcompile.lowering.packing import Packed, pack
 
 __all__ = ["FusedConv2d"]
@@ -124,6 +124,19 @@ class FusedConv2d(nn.Conv2d):
             size = None if like is None else kernels.target_size(like, level, offset)
             packed = self._pack(key, parts, steps, size, norm, (len(add), act, tuple(options.items())))
         return packed
+
+    def plainly(
+        self, parts: Sequence[torch.Tensor], call: Call, norm: nn.BatchNorm2d | None, add: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """The output of a call in evaluation, as it is written: each infinity and NaN in its place."""
+        dtype = self.weight.dtype
+        fine = [upsample(part.to(dtype), step, call.size) for part, step in zip(parts, call.steps, strict=True)]
+        y = self._plain(fine[0] if len(fine) == 1 else torch.cat(fine, 1))
+        if norm is not None:
+            y = norm(y)
+        for other in add:
+            y = y.add_(other)
+        return channels_last(activate(y, call.act, dict(call.options)).to(call.dtype))
 
     def _convolve(
         self, parts: tuple[torch.Tensor, ...], steps: tuple[int, ...], size: tuple[int, int] | None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import nn
 
 from mgcompile.lowering.calls import Call
+from mgcompile.lowering.native.finish import LIMIT
 from mgcompile.lowering.tuning import fastest
 from mgcompile.lowering.ways import Run, prepare, ways
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from mgcompile.lowering.fused import FusedConv2d
 
 __all__ = ["Packed", "Source", "hold", "pack"]
+
+LARGEST_SUM = 2.0**63
+"""Of the weights of an output channel: times `LIMIT`, it is finite in single precision."""
 
 Source = tuple[dict[str, Any], str, torch.Tensor | None, int, int | None]
 """A tensor in its place: the dict of a module and the name in it, the tensor, its address, its version."""
@@ -58,11 +63,32 @@ def pack(
 ) -> Packed:
     """The packed form of a call: the best way at a guess or, with `tune`, the one that is fastest here."""
     weight, bias = folded(conv, norm)
+    otherwise, sources = _plainly(conv, call, norm), tuple(_sources(conv, norm))
+    if not _are_tame(conv.weight, weight, bias):
+        return Packed("plain", otherwise, otherwise, sources, norm)
     chosen = ways(call)[0]
     if tune and len(ways(call)) > 1:
-        chosen = fastest(call, lambda way: prepare(way, call, weight, bias))
-    made = prepare(chosen, call, weight, bias)
-    return Packed(chosen, made.run, made.bound, tuple(_sources(conv, norm)), norm)
+        chosen = fastest(call, lambda way: prepare(way, call, weight, bias, otherwise))
+    made = prepare(chosen, call, weight, bias, otherwise)
+    return Packed(chosen, made.run, made.bound, sources, norm)
+
+
+def _plainly(conv: FusedConv2d, call: Call, norm: nn.BatchNorm2d | None) -> Run:
+    """The call as it is written, by the modules; what they hold in `packed` must not hold them."""
+    modules = ref(conv), None if norm is None else ref(norm)
+
+    def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+        own, its_norm = modules[0](), None if modules[1] is None else modules[1]()
+        assert own is not None, "who calls it holds it"
+        return own.plainly(parts, call, its_norm, add)
+
+    return run
+
+
+def _are_tame(own: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether a convolution of numbers within `LIMIT` stays finite, before the norm is in it (`own`) and after."""
+    sums = torch.stack([each.detach().float().abs().sum((1, 2, 3)).max() for each in (own, weight)])
+    return bool((sums < LARGEST_SUM).all()) and (bias is None or bool(bias.abs().max() < LIMIT))
 
 
 def _sources(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Iterator[Source]:

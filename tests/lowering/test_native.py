@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,7 +22,10 @@ import mgcompile
 from mgcompile.lowering.functional import channels_last, max_pool_2x2, upsample
 from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.machine import CACHE
+from mgcompile.lowering.machine import threads as machine_threads
+from mgcompile.lowering.native import finish
 from mgcompile.lowering.native import library as native
+from mgcompile.lowering.native.finish import LIMIT, finisher
 from mgcompile.lowering.native.library import NATIVE, library
 from mgcompile.lowering.native.pool import pool_2x2
 from mgcompile.lowering.native.winograd import Parts, Winograd
@@ -76,13 +81,10 @@ def test_winograd_is_the_convolution(
         right_one += add
     if relu:
         right_one = right_one.relu()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with machine_threads(threads):
         conv = Winograd(found, Parts(shapes, steps, size, pads, dtype), weight, bias, relu=relu)
         y = conv.run(parts, [] if add is None else [add])
-    finally:
-        torch.set_num_threads(before)
+    assert y is not None
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert y.dtype is dtype
     # Of bfloat16, the output alone is rounded: to eight bits.
@@ -106,15 +108,52 @@ def test_the_error_is_near_that_of_the_plain_sum(channels: int, batch: int) -> N
 
 
 @needs_compiler
-def test_what_is_not_a_number_stays_visible() -> None:
+@MANY
+@given(
+    convolutions(),
+    st.sampled_from([math.nan, math.inf, -math.inf, 2.0**101, -(2.0**101)]),
+    st.integers(1, 3),
+    TYPES,
+    st.data(),
+)
+def test_winograd_tells_of_numbers_beyond_the_limit(
+    case: tuple[list[tuple[int, ...]], list[int], tuple[int, int], Pads, int],
+    value: float,
+    threads: int,
+    dtype: torch.dtype,
+    data: st.DataObject,
+) -> None:
+    shapes, steps, size, pads, channels = case
     found = library()
     assert found is not None
-    x = noise((1, 3, 12, 12))
-    x[0, 0, 5, 5] = float("nan")
-    conv = Winograd(found, Parts([(1, 3, 12, 12)], [0], (12, 12), AROUND), noise((4, 3, 3, 3)), None, relu=True)
-    y = conv.run([channels_last(x)], [])
-    assert y[0, :, 4:7, 4:7].isnan().all()
-    assert not y[0, :, :4, :].isnan().any()  # of other tiles
+    weight = noise((channels, sum(shape[1] for shape in shapes), 3, 3)).sign()  # none is zero
+    parts = [channels_last(noise(shape, number).to(dtype)) for number, shape in enumerate(shapes)]
+    chosen = data.draw(st.sampled_from(parts))
+    chosen[tuple(data.draw(st.integers(0, side - 1)) for side in chosen.shape)] = value
+    fine = torch.cat([upsample(part, step, size) for part, step in zip(parts, steps, strict=True)], 1).double()
+    (top, bottom), (left, right) = pads
+    y = F.conv2d(F.pad(fine, (left, right, top, bottom)), weight.double())
+    with machine_threads(threads):
+        output = Winograd(found, Parts(shapes, steps, size, pads, dtype), weight, None, relu=True).run(parts, [])
+    seen = not bool((y.abs() < LIMIT).all())
+    assert (output is None) == seen
+
+
+@needs_compiler
+@MANY
+@given(st.integers(1, 70_000), st.booleans(), st.integers(1, 3), TYPES, st.data())
+def test_finish_rectifies_and_looks(
+    count: int, relu: bool, threads: int, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    x = noise((count,)).to(dtype)
+    value = data.draw(st.sampled_from([1.0, math.nan, math.inf, -math.inf, 2.0**101, -(2.0**101)]))
+    x[data.draw(st.integers(0, count - 1))] = value
+    for library_ in (library(), None):
+        y = x.clone()
+        with patch.object(finish, "library", lambda found=library_: found), machine_threads(threads):
+            within = finisher(dtype, relu=relu)(y)
+        assert within == (value == 1)
+        torch.testing.assert_close(y, x.relu() if relu else x, rtol=0, atol=0, equal_nan=True)
 
 
 @needs_compiler

@@ -70,17 +70,18 @@ class Winograd:
         self._place = ctypes.addressof(self._args)
         self._addresses = ctypes.c_void_p * count
 
-    def run(self, parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+    def run(self, parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor | None:
         """The output of (batch, channels, height, width); of the addends, the first is added.
 
-        The parts and the addend must have the layout and shapes.
+        The parts and the addend must have the layout and shapes. None where the output is not within `LIMIT` before
+        ReLU: the cells of a tile share what is not a number, and there is no infinity in a sum of products.
         """
         y = torch.empty(self._shape, dtype=self._dtype, memory_format=torch.channels_last)
-        self._call(
+        within = self._call(
             self._place,
             self._addresses(*[part.data_ptr() for part in parts]),
             add[0].data_ptr() if add else None,
             y.data_ptr(),
             torch.get_num_threads(),
         )
-        return y
+        return y if within else None
