@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mgcompile.errors import MgcompileError, Problem, ShapeError, SpecError
 
 if TYPE_CHECKING:
-    from mgcompile.api import audit, compile, draw, load, load_model, memory, receptive_field, roofline, save
+    from mgcompile.api import audit, compile, draw, load, load_model, memory, receptive_field, refresh, roofline, save
     from mgcompile.graph.ops import Op, register_op
     from mgcompile.spec import Spec
 
@@ -29,6 +29,7 @@ __all__ = [
     "load_model",
     "memory",
     "receptive_field",
+    "refresh",
     "register_op",
     "roofline",
     "save",
@@ -37,7 +38,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("audit", "compile", "draw", "load", "load_model", "save"), "mgcompile.api"),
+    **dict.fromkeys(("audit", "compile", "draw", "load", "load_model", "refresh", "save"), "mgcompile.api"),
     **dict.fromkeys(("memory", "receptive_field", "roofline"), "mgcompile.api"),
     **dict.fromkeys(("Op", "register_op"), "mgcompile.graph.ops"),
     "Spec": "mgcompile.spec",

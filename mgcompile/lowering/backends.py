@@ -1,7 +1,8 @@
 """The seam to what computes packed convolutions on a CPU: oneDNN's fused operations, or PyTorch's plain ones.
 
 A back end turns weights into functions of the inputs. Grids are (batch, channels, height, width), channels last;
-`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it.
+`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it. Its attribute
+`weight` is the packed weight, of which alone it may depend on `shape`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -79,7 +80,7 @@ class OneDNN:
                 y = beside(x, other, packed, bias, pads, strides, dilations, groups, "add", None, fused, [], None)
             return y
 
-        return run
+        return _holding(run, packed)
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
@@ -94,7 +95,7 @@ class OneDNN:
             y: torch.Tensor = op(x, packed, bias, pads, [0, 0], strides, [1, 1], 1, "none", [], "")
             return y
 
-        return run
+        return _holding(run, packed)
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch)
@@ -105,7 +106,7 @@ class OneDNN:
             y: torch.Tensor = op(x, packed, bias, act, [], "")
             return y
 
-        return run
+        return _holding(run, packed)
 
 
 class Plain:
@@ -125,19 +126,27 @@ class Plain:
                 y = y.add_(other)
             return y.relu_() if relu else y
 
-        return run
+        return _holding(run, weight)
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> Run:
         weight = weight.contiguous(memory_format=torch.channels_last)
-        return lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding)
+        return _holding(lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding), weight)
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
         weight = weight.contiguous()
         if relu:
-            return lambda x: F.linear(x, weight, bias).relu_()
-        return lambda x: F.linear(x, weight, bias)
+            return _holding(lambda x: F.linear(x, weight, bias).relu_(), weight)
+        return _holding(lambda x: F.linear(x, weight, bias), weight)
+
+
+_Any = TypeVar("_Any", bound=Callable[..., torch.Tensor])
+
+
+def _holding(run: _Any, weight: torch.Tensor) -> _Any:
+    setattr(run, "weight", weight)  # noqa: B010 - functions declare no attributes
+    return run
 
 
 @cache

@@ -2,81 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from mgcompile.lowering.backends import backend
 from mgcompile.lowering.calls import Call
+from mgcompile.lowering.storage import Shelf, Weight
 from mgcompile.lowering.tuning import fastest
-from mgcompile.lowering.ways import Run, prepare, ways
+from mgcompile.lowering.watching import Watch, options_of_conv, options_of_norm, watched
+from mgcompile.lowering.ways import WAYS, Prepared, Run, ways
 
 if TYPE_CHECKING:
     from mgcompile.lowering.fused import FusedConv2d
 
-__all__ = ["Packed", "Source", "hold", "pack"]
+__all__ = ["Packed", "packed_for"]
 
-Source = tuple[dict[str, Any], str, torch.Tensor | None, int, int | None]
-"""A tensor in its place: the dict of a module and the name in it, the tensor, its address, its version."""
+_packing = threading.Lock()
+"""One thread packs at a time; those that run need no lock."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
-    """A way to compute a call, ready to run, and the tensors that it was made from."""
+    """A way to compute a call, ready to run, and what it was made from."""
 
     way: str
     run: Run
     bound: Run | None
     """The same for grids that are all of the type it computes and channels-last."""
-    sources: tuple[Source, ...]
+    weights: tuple[Weight, ...]
+    watch: Watch
     norm: nn.BatchNorm2d | None
+    options: tuple[Any, Any]
 
-    def holds(self) -> bool:
-        """Whether every tensor is the one that it was, with the values that it had."""
-        return hold(self.sources)
+    def holds(self, conv: FusedConv2d) -> bool:
+        """Whether every tensor is the one that it was, with the values that it had, and every option too."""
+        return _options(conv, self.norm) == self.options and self.watch.holds()
 
 
-def hold(sources: Iterable[Source]) -> bool:
-    """Whether every tensor is the one that it was, with the values that it had."""
-    for tensors, name, tensor, place, version in sources:
-        if tensors[name] is not tensor:
-            return False
-        if tensor is not None and (tensor.data_ptr() != place or (version is not None and tensor._version != version)):
-            return False
-    return True
+def packed_for(conv: FusedConv2d, key: Any, call: Call, norm: nn.BatchNorm2d | None) -> Packed:
+    """The packed form of a call, kept under the key: the best way at a guess or, with `tune`, the fastest here."""
+    with _packing:
+        kept = conv.packed.values()
+        if not all(each.holds(conv) for each in kept):
+            conv.packed.clear()
+            kept = ()
+        found = conv.packed.get(key)  # another thread may have been faster
+        if found is None:
+            watch = next((each.watch for each in kept if each.norm is norm), None)
+            found = _pack(conv, call, norm, Watch(watched(conv, norm)) if watch is None else watch)
+            conv.packed.put(key, found)
+            conv.packed.store.packed(conv.weight.numel() * conv.weight.element_size())
+        return found
 
 
 @torch.no_grad()
-def pack(
-    conv: FusedConv2d,
-    call: Call,
-    norm: nn.BatchNorm2d | None,
-    *,
-    tune: bool,
-) -> Packed:
-    """The packed form of a call: the best way at a guess or, with `tune`, the one that is fastest here."""
+def _pack(conv: FusedConv2d, call: Call, norm: nn.BatchNorm2d | None, watch: Watch) -> Packed:
+    options = _options(conv, norm)
     weight, bias = folded(conv, norm)
+    bias = None if bias is None else bias.to(call.dtype)
     chosen = ways(call)[0]
-    if tune and len(ways(call)) > 1:
-        chosen = fastest(call, lambda way: prepare(way, call, weight, bias))
-    made = prepare(chosen, call, weight, bias)
-    return Packed(chosen, made.run, made.bound, tuple(_sources(conv, norm)), norm)
+    if conv.tune and len(ways(call)) > 1:
+        chosen = fastest(call, lambda way: _prepared(way, call, weight, bias, Shelf(), norm)[0])
+    made, weights = _prepared(chosen, call, weight, bias, conv.packed, norm)
+    return Packed(chosen, made.run, made.bound, weights, watch, norm, options)
 
 
-def _sources(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Iterator[Source]:
-    places: list[tuple[dict[str, Any], str]] = [(conv._parameters, "weight"), (conv._parameters, "bias")]
-    if norm is not None:
-        places += [(norm._parameters, "weight"), (norm._parameters, "bias")]
-        places += [(norm._buffers, "running_mean"), (norm._buffers, "running_var")]
-    for tensors, name in places:
-        tensor = tensors[name]
-        if tensor is None:
-            yield tensors, name, None, 0, None
-        else:
-            # Tensors that are made in inference mode count no versions, and cannot be changed outside of it.
-            yield tensors, name, tensor, tensor.data_ptr(), None if tensor.is_inference() else tensor._version
+def _prepared(
+    name: str,
+    call: Call,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    shelf: Shelf,
+    norm: nn.BatchNorm2d | None,
+) -> tuple[Prepared, tuple[Weight, ...]]:
+    """What computes a call in one of its ways, and the weights that are kept on a shelf for it."""
+    way = WAYS[name]
+    engine = shelf.sharing(backend(call.dtype), (name, way.content(call), id(norm)))
+    made = way.prepare(call, weight, bias, engine)
+    return made, tuple(engine.weights)
+
+
+def _options(conv: FusedConv2d, norm: nn.BatchNorm2d | None) -> tuple[Any, Any]:
+    return options_of_conv(conv), None if norm is None else options_of_norm(norm)
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor | None]:
