@@ -48,9 +48,9 @@ def compile(
     `optimize` gives a model that computes the same in less time and memory; its `state_dict` has the same names and
     shapes, so weights of one form load into every other. "training" keeps gradients and batch statistics as they are.
     "inference" returns the model in evaluation mode, with parameters that require no gradients; then, on a CPU,
-    convolutions run on packed weights, which are made anew when the weights change; where PyTorch gives no sign of that,
-    by the next `eval()` or `train()`, or by `refresh`. They take at most 1.25 times the bytes of the weights and 32 MiB
-    beside them, or what the image in hand needs where that is more. With `tune`, each convolution chooses its way by
+    convolutions run on packed weights, which are made anew when the weights change; where PyTorch gives no sign of it,
+    by the next `eval()` or `train()`, or by `refresh`. They take at most as many bytes as the weights, and 32 MiB,
+    or what the image in hand needs where that is more. With `tune`, each convolution chooses its way by
     timing at its first call with new sizes, and remembers it on disk. `precision="bf16"` computes convolutions and
     linear layers in bfloat16; weights, input and outputs stay in single precision.
 

@@ -62,7 +62,7 @@ def compile_graph(
     model.meta["mgcompile"] = {"name": graph.name, "spec": spec_text, "size": list(graph.size)}
     if optimize is not None:
         weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-        store = Store(FLOOR_BYTES + weight_bytes * 5 // 4)
+        store = Store(FLOOR_BYTES + weight_bytes)
         for module in model.modules():
             if isinstance(module, FusedConv2d):
                 module.tune, module.cold = tune, weight_bytes > CACHED_BYTES

@@ -44,7 +44,7 @@ def is_transformed() -> bool:
 
 
 def is_recorded() -> bool:
-    """Whether operations are recorded, to run later, watched, to be counted, or transformed: they must then be plain."""
+    """Whether operations are recorded, to run later, or counted, or transformed: they must then be plain ones."""
     return (
         torch.compiler.is_compiling()
         or is_traced()

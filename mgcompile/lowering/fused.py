@@ -68,7 +68,7 @@ def _as_written(
     if norm is not None:
         y = norm(y)
     for other in add:
-        y = y + other  # noqa: PLR6104 - hooks may hold what is there
+        y = y + other
     return activate(y, act, options, fresh=False)
 
 
@@ -100,7 +100,7 @@ class FusedConv2d(nn.Conv2d):
         self.packed = Shelf()
         self.tune = False
         self.cold = False
-        self._made = options_of_conv(self)
+        self._made = options_of_conv(self)[1:]
 
     def forward(  # type: ignore[override]
         self,
@@ -173,8 +173,7 @@ class FusedConv2d(nn.Conv2d):
 
     def is_as_made(self) -> bool:
         """Whether stride, padding and the like are those that the graph asks for: nobody has set others since."""
-        made: bool = options_of_conv(self) == self._made
-        return made
+        return type(self) is FusedConv2d and options_of_conv(self)[1:] == self._made
 
     def _convolve(
         self, parts: tuple[torch.Tensor, ...], steps: tuple[int, ...], size: tuple[int, int] | None

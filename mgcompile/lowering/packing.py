@@ -11,9 +11,9 @@ from torch import nn
 
 from mgcompile.lowering.backends import backend
 from mgcompile.lowering.calls import Call
-from mgcompile.lowering.storage import Shelf, Weight
+from mgcompile.lowering.storage import Sharing, Shelf, Unknown, Weight
 from mgcompile.lowering.tuning import fastest
-from mgcompile.lowering.watching import Watch, options_of_conv, options_of_norm, watched
+from mgcompile.lowering.watching import Watch, options_of_conv, watched
 from mgcompile.lowering.ways import WAYS, Prepared, Run, ways
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Packed:
     weights: tuple[Weight, ...]
     watch: Watch
     norm: nn.BatchNorm2d | None
-    options: tuple[Any, Any]
+    options: Any
 
     def holds(self, conv: FusedConv2d) -> bool:
         """Whether every tensor is the one that it was, with the values that it had, and every option too."""
@@ -55,47 +55,50 @@ def packed_for(conv: FusedConv2d, key: Any, call: Call, norm: nn.BatchNorm2d | N
             watch = next((each.watch for each in kept if each.norm is norm), None)
             found = _pack(conv, call, norm, Watch(watched(conv, norm)) if watch is None else watch)
             conv.packed.put(key, found)
-            conv.packed.store.packed(conv.weight.numel() * conv.weight.element_size())
         return found
 
 
 @torch.no_grad()
 def _pack(conv: FusedConv2d, call: Call, norm: nn.BatchNorm2d | None, watch: Watch) -> Packed:
     options = _options(conv, norm)
-    weight, bias = folded(conv, norm)
+    scale, bias = folded(conv, norm)
     bias = None if bias is None else bias.to(call.dtype)
     chosen = ways(call)[0]
     if conv.tune and len(ways(call)) > 1:
-        chosen = fastest(call, lambda way: _prepared(way, call, weight, bias, Shelf(), norm)[0])
-    made, weights = _prepared(chosen, call, weight, bias, conv.packed, norm)
+        weight = _weight(conv, scale)
+        chosen = fastest(call, lambda way: _prepared(way, call, (weight, bias), Shelf())[0])
+    try:
+        made, weights = _prepared(chosen, call, (conv.weight.to("meta"), bias), conv.packed, norm)
+    except Unknown:
+        weight = _weight(conv, scale)
+        made, weights = _prepared(chosen, call, (weight, bias), conv.packed, norm)
+        conv.packed.store.packed(weight.numel() * weight.element_size())
     return Packed(chosen, made.run, made.bound, weights, watch, norm, options)
 
 
 def _prepared(
     name: str,
     call: Call,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    tensors: tuple[torch.Tensor, torch.Tensor | None],
     shelf: Shelf,
-    norm: nn.BatchNorm2d | None,
+    norm: nn.BatchNorm2d | None = None,
 ) -> tuple[Prepared, tuple[Weight, ...]]:
-    """What computes a call in one of its ways, and the weights that are kept on a shelf for it."""
+    """What computes a call in one of its ways, of weight and bias, and what is kept on a shelf for it."""
     way = WAYS[name]
-    engine = shelf.sharing(backend(call.dtype), (name, way.content(call), id(norm)))
-    made = way.prepare(call, weight, bias, engine)
+    engine = Sharing(backend(call.dtype), shelf, (name, way.content(call), id(norm)))
+    made = way.prepare(call, *tensors, engine)
     return made, tuple(engine.weights)
 
 
-def _options(conv: FusedConv2d, norm: nn.BatchNorm2d | None) -> tuple[Any, Any]:
-    return options_of_conv(conv), None if norm is None else options_of_norm(norm)
+def _options(conv: FusedConv2d, norm: nn.BatchNorm2d | None) -> Any:
+    return options_of_conv(conv), None if norm is None else norm.eps
 
 
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias in single precision, the norm's running statistics and affine vectors in them."""
-    weight = conv.weight.detach().float()
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The scale of each channel of the weight, and the bias; None where they are 1 and 0."""
     bias = None if conv.bias is None else conv.bias.detach().float()
     if norm is None:
-        return weight, bias
+        return None, bias
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.float() + norm.eps).rsqrt()
@@ -106,4 +109,10 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, 
         shift = shift + bias * scale
     if norm.bias is not None:
         shift = shift + norm.bias.detach().float()
-    return weight * scale.view(-1, 1, 1, 1), shift
+    return scale, shift
+
+
+def _weight(conv: nn.Conv2d, scale: torch.Tensor | None) -> torch.Tensor:
+    """In single precision, the scale in it."""
+    weight = conv.weight.detach().float()
+    return weight if scale is None else weight * scale.view(-1, 1, 1, 1)

@@ -12,7 +12,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter, is_
+from operator import is_
 from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,7 +28,7 @@ from mgcompile.lowering.native.pool import bound_pool
 from mgcompile.lowering.native.winograd import TYPES
 from mgcompile.lowering.opaque import call_opaque
 from mgcompile.lowering.packing import Packed
-from mgcompile.lowering.watching import Watch, has_global_hooks, is_hooked, options_of_conv, options_of_norm
+from mgcompile.lowering.watching import ModuleWatch, Watch, has_global_hooks, is_hooked
 
 __all__ = ["planned"]
 
@@ -62,15 +62,14 @@ def planned(forward: Forward) -> Forward:
         key = (x.shape, x.stride(), x.dtype, compute_type(x.dtype), torch.get_num_threads())
         plan = own.get(key)
         if plan is None:
-            if key not in own:  # once may be the only time
-                _keep(own, key, None)
-                return forward(self, x)
-            plan = _made(self, x, own, key)
-        current = None if plan is None else plan.current()
+            if key in own:
+                return _recorded(self, x, own, key)
+            _keep(own, key, None)  # once may be the only time
+            return forward(self, x)
+        current = plan.current()
         if current is not None:
             return current(self, x)
-        if plan is not None:
-            own.pop(key, None)
+        own.pop(key, None)
         return forward(self, x)
 
     return run
@@ -88,16 +87,14 @@ def _keep(own: Plans, key: Any, plan: _Plan | None) -> None:
         own.popitem(last=False)
 
 
-def _made(model: fx.GraphModule, x: torch.Tensor, own: Plans, key: Any) -> _Plan | None:
-    """A plan for images like x, kept under the key; None where there can be none now."""
+def _recorded(model: fx.GraphModule, x: torch.Tensor, own: Plans, key: Any) -> Any:
+    """The outputs for x; a plan for such images is kept under the key, if there can be one now."""
     with _making:
         recorder = _Recorder(model)
-        if not recorder.may_run():
-            return None
-        recorder.run(x)
-        plan = recorder.plan()
-        _keep(own, key, plan)
-        return plan
+        outputs = recorder.run(x)
+        if recorder.may_run():
+            _keep(own, key, recorder.plan())
+        return outputs
 
 
 class _Basis:
@@ -108,23 +105,20 @@ class _Basis:
         self._dicts = [where for where, _, _ in places]
         self._names = [name for _, name, _ in places]
         self._modules = [module for _, _, module in places]
-        self._convs = [conv for conv, _ in packed]
-        self._norms = [each.norm for _, each in packed if each.norm is not None]
-        self._options = [each.options[0] for _, each in packed]
-        self._norm_options = [each.options[1] for _, each in packed if each.norm is not None]
+        passed_over = [module for module in self._modules if isinstance(module, InputCheck)]
+        self._hooks = [each for own in passed_over for each in (own._forward_hooks, own._forward_pre_hooks)]
+        self._folded = ModuleWatch(
+            [conv for conv, _ in packed], [each.norm for _, each in packed if each.norm is not None]
+        )
         self._watch = Watch(place for _, each in packed for place in each.watch.places)
 
     def holds(self) -> bool:
-        """Whether all modules are where and what they were, none has got a hook or is in training, and no tensor has
-        changed.
-        """
+        """Whether all modules are where and what they were, and no tensor has changed."""
         return (
             all(map(is_, map(_get, self._dicts, self._names), self._modules))
-            and not any(map(_is_training, self._modules))
-            and not any(map(is_hooked, self._modules))
+            and not any(self._hooks)
             and not has_global_hooks()
-            and list(map(options_of_conv, self._convs)) == self._options
-            and list(map(options_of_norm, self._norms)) == self._norm_options
+            and self._folded.holds()
             and self._watch.holds()
         )
 
@@ -156,7 +150,6 @@ class _Plan:
 
 
 _get = dict.get
-_is_training = attrgetter("training")
 
 Used = tuple[FusedConv2d, Packed]
 """A convolution, and what runs it."""
@@ -220,7 +213,9 @@ class _Recorder(fx.Interpreter):
         if function is not fused_conv:
             return None
         conv, *parts = args
-        packed = conv.prepared(*parts, **kwargs) if type(conv) is FusedConv2d else None
+        if type(conv) is not FusedConv2d or is_hooked(conv):
+            return None
+        packed = conv.prepared(*parts, **kwargs)
         if packed is None:
             return None
         self._packed.append((conv, packed))

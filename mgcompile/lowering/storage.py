@@ -1,4 +1,4 @@
-"""Where packed weights are kept: at most so many bytes for a whole model, those that were not used for longest go first.
+"""Where packed weights are kept: so many bytes for a whole model; those that were not used for longest go first.
 
 What does not depend on the size of the image is kept once for all sizes: a weight is known by what it is made for and
 by its layout in memory.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -22,12 +22,14 @@ from mgcompile.lowering.backends import Backend, Run, RunOnto
 if TYPE_CHECKING:
     from mgcompile.lowering.packing import Packed
 
-__all__ = ["FLOOR_BYTES", "Plan", "Sharing", "Shelf", "Store", "Weight"]
+__all__ = ["FLOOR_BYTES", "Plan", "Sharing", "Shelf", "Store", "Unknown", "Weight"]
 
 FLOOR_BYTES = 32 << 20
 """What any model may keep."""
 KEPT = 16
 """For how many kinds of calls a convolution keeps what it runs."""
+TRIALS = 3
+"""Where a weight came out in one layout for so many sizes, it is taken for all others too."""
 GAP = 27
 """A word between two fields of oneDNN's description of a layout: what stands there is left over from other work."""
 
@@ -76,7 +78,7 @@ class Store:
     def packed(self, size: int) -> None:
         """Note that weights of so many bytes have been packed, which takes and frees as much again on the way."""
         self._churned += size
-        if self._churned > self.limit // 2:
+        if self._churned > FLOOR_BYTES:
             self._churned = 0
             _give_back()
 
@@ -111,7 +113,8 @@ class Shelf:
         self.used = 0
         """When the convolution was last called, as the store counts."""
         self._calls: OrderedDict[Any, Packed] = OrderedDict()
-        self._weights: dict[Any, Weight] = {}
+        self._weights: dict[Any, dict[Any, Weight]] = {}  # by what they are for, and by their layouts
+        self._trials: Counter[Any] = Counter()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Shelf, (self.store,)
@@ -144,23 +147,28 @@ class Shelf:
             self._touch(packed.weights)
             self.store.fit(since)
 
-    def sharing(self, engine: Backend, content: Any) -> Sharing:
-        """A back end that keeps its packed weights here: `content` says all that they are made of and for."""
-        return Sharing(engine, self, content)
-
-    def weight(self, key: Any, make: Callable[[], tuple[Any, int]]) -> Weight:
-        """The weight that is kept under a key; where there is none, one of the value and the bytes that are made."""
+    def weight(self, key: Any, layout: Any, make: Callable[[], tuple[Any, int]]) -> Weight:
+        """The weight that is kept under a key in a layout; where there is none, one of the value and bytes made."""
         with self.store.lock:
-            found = self._weights.get(key)
-            if found is None:
-                found = self._weights[key] = Weight(*make(), self)
-                self.store.weights.add(found)
-            return found
+            self._trials[key] += 1
+            layouts = self._weights.setdefault(key, {})
+            if layout not in layouts:
+                layouts[layout] = Weight(*make(), self)
+                self.store.weights.add(layouts[layout])
+            return layouts[layout]
+
+    def known(self, key: Any) -> Weight | None:
+        """The weight that serves all sizes, as far as is known; None where there is none, or several."""
+        with self.store.lock:
+            layouts = self._weights.get(key, {})
+            return next(iter(layouts.values())) if len(layouts) == 1 and self._trials[key] >= TRIALS else None
 
     def drop(self, weight: Weight) -> None:
         """Drop a weight, and all that runs on it."""
         with self.store.lock:
-            self._weights = {key: each for key, each in self._weights.items() if each is not weight}
+            for layouts in self._weights.values():
+                for layout in [layout for layout, each in layouts.items() if each is weight]:
+                    del layouts[layout]
             for key in [key for key, packed in self._calls.items() if weight in packed.weights]:
                 del self._calls[key]
             self.store.weights.discard(weight)
@@ -169,7 +177,7 @@ class Shelf:
     def clear(self) -> None:
         """Drop everything."""
         with self.store.lock:
-            gone = list(self._weights.values())
+            gone = [each for layouts in self._weights.values() for each in layouts.values()]
             self._calls, self._weights = OrderedDict(), {}
             for weight in gone:
                 self.store.weights.discard(weight)
@@ -185,8 +193,16 @@ class Shelf:
 _Held = TypeVar("_Held", bound=Callable[..., torch.Tensor])
 
 
+class Unknown(Exception):
+    """A weight has to be packed first."""
+
+
 class Sharing:
-    """A back end whose packed weights are shared by all calls that take the same ones."""
+    """A back end that keeps its packed weights on a shelf, for all calls that take the same ones.
+
+    `content` says all that the weights are made of and for. Of weights on the meta device it gives what is kept, and
+    raises `Unknown` where that is not enough.
+    """
 
     def __init__(self, engine: Backend, shelf: Shelf, content: Any) -> None:
         self._engine = engine
@@ -195,36 +211,50 @@ class Sharing:
         self.weights: list[Weight] = []
         """Those that were asked for, in their order."""
 
-    def conv(self, *args: Any, **options: Any) -> RunOnto:
+    def conv(self, weight: torch.Tensor, *args: Any, **options: Any) -> RunOnto:
         """See `Backend.conv`."""
-        return self._shared(self._engine.conv(*args, **options))
+        return self._held(self._engine.conv, weight, *args, **options)
 
-    def transposed(self, *args: Any, **options: Any) -> Run:
+    def transposed(self, weight: torch.Tensor, *args: Any, **options: Any) -> Run:
         """See `Backend.transposed`."""
-        return self._shared(self._engine.transposed(*args, **options))
+        return self._held(self._engine.transposed, weight, *args, **options)
 
-    def linear(self, *args: Any, **options: Any) -> Run:
+    def linear(self, weight: torch.Tensor, *args: Any, **options: Any) -> Run:
         """See `Backend.linear`."""
-        return self._shared(self._engine.linear(*args, **options))
+        return self._held(self._engine.linear, weight, *args, **options)
 
-    def tensor(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """A weight of our own kernels, made where there is none."""
+    def tensor(self, weight: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A weight that our own kernels make of another; there is one layout."""
+        if weight.is_meta:
+            kept: torch.Tensor = self._known()
+            return kept
 
         def made() -> tuple[torch.Tensor, int]:
-            weight = make()
-            return weight, _bytes(weight)
+            tensor = make()
+            return tensor, _bytes(tensor)
 
         value: torch.Tensor = self._kept(None, made)
         return value
 
-    def _shared(self, made: _Held) -> _Held:
+    def _held(self, make: Callable[..., _Held], weight: torch.Tensor, *args: Any, **options: Any) -> _Held:
         """A function that holds such a weight in such a layout: the one that was there first."""
-        weight: torch.Tensor = made.weight  # type: ignore[attr-defined]
-        held: _Held = self._kept(_layout(weight), lambda: (made, _bytes(weight)))
+        if weight.is_meta:
+            known: _Held = self._known()
+            return known
+        made = make(weight, *args, **options)
+        packed: torch.Tensor = made.weight  # type: ignore[attr-defined]
+        held: _Held = self._kept(_layout(packed), lambda: (made, _bytes(packed)))
         return held
 
+    def _known(self) -> Any:
+        found = self._shelf.known((self._content, len(self.weights)))
+        if found is None:
+            raise Unknown
+        self.weights.append(found)
+        return found.value
+
     def _kept(self, layout: Any, make: Callable[[], tuple[Any, int]]) -> Any:
-        found = self._shelf.weight((self._content, len(self.weights), layout), make)
+        found = self._shelf.weight((self._content, len(self.weights)), layout, make)
         self.weights.append(found)
         return found.value
 

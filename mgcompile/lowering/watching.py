@@ -9,25 +9,30 @@ them, as averages of weights do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as hooks
 
-__all__ = ["Watch", "has_global_hooks", "is_hooked", "is_plain_norm", "options_of_conv", "options_of_norm", "watched"]
+__all__ = ["ModuleWatch", "Watch", "has_global_hooks", "is_hooked", "is_plain_norm", "options_of_conv", "watched"]
 
 SAMPLE = 4
 """Numbers of each tensor that are compared, from its middle in memory."""
 
-options_of_conv = attrgetter("__class__", "stride", "padding", "dilation", "groups", "padding_mode", "pads")
-"""What the packed form of a convolution is made for, beside its tensors."""
-options_of_norm = attrgetter("__class__", "eps", "training")
+_CONV = itemgetter("training", "stride", "padding", "dilation", "groups", "padding_mode", "pads")
+_NORM = itemgetter("training", "eps")
 
 _version = attrgetter("_version")
 _place = torch.Tensor.data_ptr
 _get = dict.get
+
+
+def options_of_conv(conv: nn.Module) -> tuple[Any, ...]:
+    """What the packed form of a convolution is made for, beside its tensors."""
+    options: tuple[Any, ...] = _CONV(conv.__dict__)
+    return options
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -66,21 +71,49 @@ class Watch:
         self._names = [name for _, name in own]
         self._tensors = [tensors.get(name) for tensors, name in own]
         found = [tensor for tensor in self._tensors if tensor is not None]
-        self._found = found
-        self._addresses = list(map(_place, found))
         self._counted = [tensor for tensor in found if not tensor.is_inference()]
         self._versions = list(map(_version, self._counted))
+        self._sampled = [tensor for tensor in found if tensor.is_floating_point()]
+        self._addresses = list(map(_place, self._sampled))
         # They keep the memory of the tensors: no other can come to lie at the same address.
-        self._views = [_sample(tensor) for tensor in found]
-        self._sample = torch.cat(self._views) if found else torch.empty(0)
+        self._views = [_sample(tensor) for tensor in self._sampled]
+        self._sample = torch.cat(self._views) if self._views else None
 
     def holds(self) -> bool:
         """Whether every tensor is the one that it was, where it was, with the version and the sample that it had."""
         return (
             all(map(is_, map(_get, self._dicts, self._names), self._tensors))
-            and list(map(_place, self._found)) == self._addresses
             and list(map(_version, self._counted)) == self._versions
-            and (not self._views or torch.equal(torch.cat(self._views), self._sample))
+            and list(map(_place, self._sampled)) == self._addresses
+            and (self._sample is None or torch.equal(torch.cat(self._views), self._sample))
+        )
+
+
+class ModuleWatch:
+    """Modules whose work was folded, with the options and the hooks that they had: none."""
+
+    def __init__(self, convs: Iterable[nn.Module], norms: Iterable[nn.Module]) -> None:
+        self._convs = [conv.__dict__ for conv in convs]
+        self._norms = [norm.__dict__ for norm in norms]
+        self._modules = [*convs, *norms]
+        self._types = list(map(type, self._modules))
+        self._options = list(map(_CONV, self._convs)), list(map(_NORM, self._norms))
+        self._hooks = [each for module in self._modules for each in (module._forward_hooks, module._forward_pre_hooks)]
+        # A `forward` of its own is one attribute more.
+        self._sizes = list(map(len, self._convs)), list(map(len, self._norms))
+
+    def holds(self) -> bool:
+        """Whether no option has changed, none is in training, and calls are still their own `forward` alone.
+
+        Backward hooks are of no account: who asks needs no gradients.
+        """
+        return (
+            list(map(type, self._modules)) == self._types
+            and list(map(_CONV, self._convs)) == self._options[0]
+            and list(map(_NORM, self._norms)) == self._options[1]
+            and not any(self._hooks)
+            and list(map(len, self._convs)) == self._sizes[0]
+            and list(map(len, self._norms)) == self._sizes[1]
         )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, prod
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -188,11 +189,12 @@ class Dense:
 
     def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing) -> Prepared:
         height, width = call.size
+        like: Any = {"dtype": weight.dtype, "device": weight.device}
         blocks = []
         for shape, step, own in zip(
             call.shapes, call.steps, torch.split(weight, [shape[1] for shape in call.shapes], 1), strict=True
         ):
-            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1], dtype=weight.dtype)
+            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1], **like)
             for y in range(height):
                 for x in range(width):
                     for above in range(height):
@@ -248,7 +250,7 @@ class WinogradWay:
         assert found is not None, "only ways that serve are prepared"
         finish = _Finish(call)
         own = Parts(call.shapes, call.steps, call.size, call.pads, call.dtype)
-        conv = Winograd(found, own, weight, bias, relu=finish.relu_inside, keep=engine.tensor)
+        conv = Winograd(found, own, weight, bias, relu=finish.relu_inside, keep=partial(engine.tensor, weight))
 
         def bound(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
             return finish(conv.run(parts, add), add)
