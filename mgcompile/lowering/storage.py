@@ -93,6 +93,7 @@ class Store:
                 if total <= self.limit or weight.used > since:
                     break
                 total -= weight.bytes
+                self._churned += weight.bytes
                 shelf = weight.shelf()
                 if shelf is not None:
                     shelf.drop(weight)
