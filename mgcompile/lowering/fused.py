@@ -19,7 +19,7 @@ from mgcompile.lowering.calls import Call, compute_type
 from mgcompile.lowering.functional import activate, coarse_conv, is_recorded, is_traced, is_transformed, upsample
 from mgcompile.lowering.packing import Packed, packed_for
 from mgcompile.lowering.storage import Shelf
-from mgcompile.lowering.watching import has_global_hooks, is_hooked, is_plain_norm, options_of_conv
+from mgcompile.lowering.watching import has_global_hooks, is_hooked, is_plain_norm
 
 __all__ = ["FusedConv2d", "fused_conv"]
 
@@ -100,7 +100,7 @@ class FusedConv2d(nn.Conv2d):
         self.packed = Shelf()
         self.tune = False
         self.cold = False
-        self._made = options_of_conv(self)[1:]
+        self._made = self.options
 
     def forward(  # type: ignore[override]
         self,
@@ -171,9 +171,14 @@ class FusedConv2d(nn.Conv2d):
             )
         return packed
 
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """All that the output depends on, beside the tensors."""
+        return self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.pads
+
     def is_as_made(self) -> bool:
         """Whether stride, padding and the like are those that the graph asks for: nobody has set others since."""
-        return type(self) is FusedConv2d and options_of_conv(self)[1:] == self._made
+        return type(self) is FusedConv2d and self.options == self._made
 
     def _convolve(
         self, parts: tuple[torch.Tensor, ...], steps: tuple[int, ...], size: tuple[int, int] | None

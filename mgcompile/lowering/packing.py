@@ -13,7 +13,7 @@ from mgcompile.lowering.backends import backend
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.storage import Sharing, Shelf, Unknown, Weight
 from mgcompile.lowering.tuning import fastest
-from mgcompile.lowering.watching import Watch, options_of_conv, watched
+from mgcompile.lowering.watching import Watch, watched
 from mgcompile.lowering.ways import WAYS, Prepared, Run, ways
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _prepared(
 
 
 def _options(conv: FusedConv2d, norm: nn.BatchNorm2d | None) -> Any:
-    return options_of_conv(conv), None if norm is None else norm.eps
+    return conv.training, conv.options, None if norm is None else norm.eps
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:

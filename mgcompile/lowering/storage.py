@@ -78,7 +78,7 @@ class Store:
     def packed(self, size: int) -> None:
         """Note that weights of so many bytes have been packed, which takes and frees as much again on the way."""
         self._churned += size
-        if self._churned > FLOOR_BYTES:
+        if self._churned > FLOOR_BYTES // 2:
             self._churned = 0
             _give_back()
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as hooks
 
-__all__ = ["ModuleWatch", "Watch", "has_global_hooks", "is_hooked", "is_plain_norm", "options_of_conv", "watched"]
+__all__ = ["ModuleWatch", "Watch", "has_global_hooks", "is_hooked", "is_plain_norm", "watched"]
 
 SAMPLE = 4
 """Numbers of each tensor that are compared, from its middle in memory."""
@@ -27,12 +27,6 @@ _NORM = itemgetter("training", "eps")
 _version = attrgetter("_version")
 _place = torch.Tensor.data_ptr
 _get = dict.get
-
-
-def options_of_conv(conv: nn.Module) -> tuple[Any, ...]:
-    """What the packed form of a convolution is made for, beside its tensors."""
-    options: tuple[Any, ...] = _CONV(conv.__dict__)
-    return options
 
 
 def is_hooked(module: nn.Module) -> bool:
