@@ -1,8 +1,9 @@
 """The seam to what computes packed convolutions on a CPU: oneDNN's fused operations, or PyTorch's plain ones.
 
 A back end turns weights into functions of the inputs. Grids are (batch, channels, height, width), channels last;
-`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it. No activation is
-part of them: oneDNN's fused ReLU makes zero of what is not a number.
+`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it. Its attribute
+`weight` is the packed weight, of which alone it may depend on `shape`. No activation is part of them: oneDNN's fused
+ReLU makes zero of what is not a number.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -67,18 +68,20 @@ class OneDNN:
         plain = torch.ops.mkldnn._convolution_pointwise.default
         onto = torch.ops.mkldnn._convolution_pointwise_.binary
         beside = torch.ops.mkldnn._convolution_pointwise.binary
+        adds = groups == 1 or weight.dtype is torch.float32  # in bfloat16, a grouped one that adds is not there
 
         def run(x: torch.Tensor, other: torch.Tensor | None, into: bool) -> torch.Tensor:
             y: torch.Tensor
-            if other is None:
+            if other is None or not adds:
                 y = plain(x, packed, bias, pads, strides, dilations, groups, "none", [], "")
+                y = y if other is None else y.add_(other)
             elif into:
                 y = onto(other, x, packed, bias, pads, strides, dilations, groups, "add", None, None, [], None)
             else:
                 y = beside(x, other, packed, bias, pads, strides, dilations, groups, "add", None, None, [], None)
             return y
 
-        return run
+        return _holding(run, packed)
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
@@ -93,7 +96,7 @@ class OneDNN:
             y: torch.Tensor = op(x, packed, bias, pads, [0, 0], strides, [1, 1], 1, "none", [], "")
             return y
 
-        return run
+        return _holding(run, packed)
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch)
@@ -103,7 +106,7 @@ class OneDNN:
             y: torch.Tensor = op(x, packed, bias, "none", [], "")
             return y
 
-        return run
+        return _holding(run, packed)
 
 
 class Plain:
@@ -121,17 +124,25 @@ class Plain:
             y = F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
             return y if other is None else y.add_(other)
 
-        return run
+        return _holding(run, weight)
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> Run:
         weight = weight.contiguous(memory_format=torch.channels_last)
-        return lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding)
+        return _holding(lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding), weight)
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
         weight = weight.contiguous()
-        return lambda x: F.linear(x, weight, bias)
+        return _holding(lambda x: F.linear(x, weight, bias), weight)
+
+
+_Any = TypeVar("_Any", bound=Callable[..., torch.Tensor])
+
+
+def _holding(run: _Any, weight: torch.Tensor) -> _Any:
+    setattr(run, "weight", weight)  # noqa: B010 - functions declare no attributes
+    return run
 
 
 @cache

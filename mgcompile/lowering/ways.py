@@ -9,22 +9,24 @@ convolution holds such numbers, it is computed again `otherwise`, as it is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, prod
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch.nn import functional as F
 
-from mgcompile.lowering.backends import Backend, Geometry, backend
+from mgcompile.lowering.backends import Geometry
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.functional import activate, channels_last, is_channels_last, spread_kernel, upsample
 from mgcompile.lowering.native.finish import finisher
 from mgcompile.lowering.native.library import library
 from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd
+from mgcompile.lowering.storage import Sharing
 
-__all__ = ["WAYS", "Prepared", "Run", "Way", "prepare", "ways"]
+__all__ = ["WAYS", "Prepared", "Run", "Way", "ways"]
 
 Run: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torch.Tensor]
 
@@ -63,8 +65,11 @@ class Way(Protocol):
     def nanoseconds(self, call: Call) -> float:
         """How long it takes, at a guess."""
 
+    def content(self, call: Call) -> Hashable:
+        """All of the call on which the packed weights, and the functions that hold them, depend."""
+
     def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend, otherwise: Run
+        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
     ) -> Prepared:
         """What computes the call, or leaves it to `otherwise`."""
 
@@ -84,8 +89,11 @@ class Whole:
         calls = 1 + (len(call.shapes) > 1) + sum(map(bool, call.steps))
         return calls * CALL + copied / 20 + _work(call, call.cells * weights, weights)
 
+    def content(self, call: Call) -> Hashable:
+        return _after(call)
+
     def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend, otherwise: Run
+        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
     ) -> Prepared:
         (top, bottom), (left, right) = call.pads
         even = (top, left) == (bottom, right)
@@ -126,8 +134,11 @@ class Split:
             calls += bool(step) * 1.5  # what it writes is read again
         return calls * CALL + _work(call, macs, weights)
 
+    def content(self, call: Call) -> Hashable:
+        return _after(call)
+
     def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend, otherwise: Run
+        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
     ) -> Prepared:
         weights = torch.split(weight, [shape[1] for shape in call.shapes], 1)
         pads = (call.pads[0][0], call.pads[1][0])
@@ -179,15 +190,19 @@ class Dense:
         calls = 2 if len(call.shapes) > 1 else 1
         return calls * CALL + _work(call, call.batch * weights / DENSE_SPEED, weights)
 
+    def content(self, call: Call) -> Hashable:
+        return (_after(call), tuple([shape[2:] for shape in call.shapes]), call.size)
+
     def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend, otherwise: Run
+        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
     ) -> Prepared:
         height, width = call.size
+        like: Any = {"dtype": weight.dtype, "device": weight.device}
         blocks = []
         for shape, step, own in zip(
             call.shapes, call.steps, torch.split(weight, [shape[1] for shape in call.shapes], 1), strict=True
         ):
-            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1])
+            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1], **like)
             for y in range(height):
                 for x in range(width):
                     for above in range(height):
@@ -234,14 +249,17 @@ class WinogradWay:
         busy = 2 * tiles * products / WINOGRAD_FLOPS
         return NATIVE_CALL + around + max(busy, 4 * products / BYTES[call.cold])
 
+    def content(self, call: Call) -> Hashable:
+        return _after(call)
+
     def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend, otherwise: Run
+        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
     ) -> Prepared:
         found = library()
         assert found is not None, "only ways that serve are prepared"
         own = Parts(call.shapes, call.steps, call.size, call.pads, call.dtype)
         relu_inside = call.act == "relu" and call.addends <= 1
-        conv = Winograd(found, own, weight, bias, relu=relu_inside)
+        conv = Winograd(found, own, weight, bias, relu=relu_inside, keep=partial(engine.tensor, weight))
         finish = _Finish(call, otherwise)
 
         def bound(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -266,12 +284,10 @@ def ways(call: Call) -> tuple[str, ...]:
     return tuple(way.name for way in sorted(found, key=lambda way: way.nanoseconds(call)))
 
 
-@torch.no_grad()
-def prepare(way: str, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, otherwise: Run) -> Prepared:
-    """What computes a call in one of its `ways`, or `otherwise` where numbers are not within `LIMIT`."""
-    return WAYS[way].prepare(
-        call, weight, None if bias is None else bias.to(call.dtype), backend(call.dtype), otherwise
-    )
+def _after(call: Call) -> Hashable:
+    """What a call asks of the functions of a back end, at whatever size."""
+    channels = tuple([shape[1] for shape in call.shapes])
+    return channels, call.steps, call.addends, call.act, call.options, call.dtype
 
 
 def _up(number: int, multiple: int) -> int:

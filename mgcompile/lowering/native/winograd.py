@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,21 +43,34 @@ class Winograd:
 
     Grids lie in channels-last memory; what is computed is fp32. The transformed kernel takes four times the memory of
     the kernel. The rounding error is four to five times that of the plain sum: less than 1e-6 of the output, in the
-    root mean square.
+    root mean square. `keep` may give a transformed kernel that was made before: it depends on the weight and on the
+    channels of the parts alone.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, parts: Parts, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool
+        self,
+        library: ctypes.CDLL,
+        parts: Parts,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        relu: bool,
+        keep: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda make: make(),
     ) -> None:
         weight = weight.detach().float().contiguous()
         channels, count = weight.shape[0], len(parts.shapes)
         own = (PartArgs * count)()
         for args, shape, step in zip(own, parts.shapes, parts.steps, strict=True):
             args.channels, args.height, args.width, args.step = *shape[1:], step
-        self._kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels))
-        library.mgcompile_winograd_kernel(
-            weight.data_ptr(), own, count, channels, self._kernel.data_ptr(), torch.get_num_threads()
-        )
+
+        def make() -> torch.Tensor:
+            kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels), dtype=torch.float32)
+            library.mgcompile_winograd_kernel(
+                weight.data_ptr(), own, count, channels, kernel.data_ptr(), torch.get_num_threads()
+            )
+            return kernel
+
+        self._kernel = keep(make)
         self._bias = None if bias is None else bias.detach().float().contiguous()
         batch = parts.shapes[0][0]
         height, width = (fine + sum(pad) - 2 for fine, pad in zip(parts.size, parts.pads, strict=True))
