@@ -51,6 +51,7 @@ class Elaboration:
         self._problems: dict[tuple[str, str], Problem] = {}
         self._faulty: list[tuple[Item, Path]] = []
         """Layers that were wrong before the walk; known already, but for those in the value of an expression."""
+        self.inspected: set[str] = set()  # the blocks whose layers were looked at without a pyramid
         self._steps = 0
         self._where: Path = ("layers",)
         self._open: list[list[int]] = []
@@ -114,7 +115,6 @@ class Elaboration:
         self._problems.setdefault(key, problem)
 
     def note_all(self, problems: Iterable[Problem]) -> None:
-        """Note several mistakes."""
         for problem in problems:
             self.note(problem)
 
@@ -163,10 +163,8 @@ class Elaboration:
 
     def _operands(self, op: Op, inputs: Sequence[str]) -> str:
         """Where the operands of a fusion come from: which of them is wrong, only the user can tell."""
-        if op.kind is not Kind.FUSE:
-            return ""
         values = [f"{self.builder.types[node]} from {self.builder.nodes[node].layer}" for node in inputs]
-        return f"; the operands are {listed(values)}"
+        return f"; the operands are {listed(values)}" if op.kind is Kind.FUSE else ""
 
     def block(self, place: Place, name: str, given: Mapping[str, Any]) -> Step:
         """The group that a use of a block stands for. Raises `LayerError`."""
@@ -262,10 +260,9 @@ class Elaboration:
 
     def _use(self, scope: Scope) -> str:
         """Where the block is used in which this scope is: what does not fit in a block may fit elsewhere."""
-        if not scope.use:
-            return ""
         mark = self.source.locate(scope.use, key=True)
-        return f"; in block {scope.blocks[0]!r} as used in {mark.file}:{mark.line}" if mark.line else ""
+        used = bool(scope.use and mark.line)
+        return f"; in block {scope.blocks[0]!r} as used in {mark.file}:{mark.line}" if used else ""
 
     def _placed(
         self, step: Step, id: str, scope: Scope, pyramid: Pyramid | None, item: dict[str, Any]
