@@ -20,15 +20,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-import yaml
 from _common import begin, parser, show, write_json
+from _specs import Spec, drawn, least, zoo
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,12 +40,8 @@ from mgcompile.graph.ops import Reference
 from mgcompile.lowering.exporting import to_source
 from mgcompile.passes import optimize as run_passes
 from mgcompile.passes.prune import prune
-from mgcompile.spec.loading import zoo_names
 
 Tensors = dict[str, torch.Tensor]
-Spec = dict[str, Any]
-"""A spec as plain data."""
-
 FORMS: dict[str, dict[str, Any]] = {
     "training": {"optimize": "training"},
     "inference": {"optimize": "inference"},
@@ -53,8 +50,6 @@ FORMS: dict[str, dict[str, Any]] = {
 CLOSE = {torch.float32: 2e-4, torch.float64: 1e-7, torch.bfloat16: 0.1}
 """The largest difference, in parts of the largest number of a tensor, that needs no look at the plain model's noise."""
 DIGIT = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 0.02}
-MOST_PARAMETERS = 3_000_000
-"""Networks of the zoo with more are narrowed or left out."""
 COMPILED = 50
 """One spec in so many goes through `torch.compile`."""
 
@@ -86,7 +81,7 @@ class Judge:
             self.found.append(Difference(self.case, check, where, f"{right} and {ours}"))
 
     def close(
-        self, check: str, where: str, image: torch.Tensor, plain: Run, ours: Run, dtype: torch.dtype | None = None
+        self, check: str, where: str, image: torch.Tensor, plain: Run, ours: Run, *, dtype: torch.dtype | None = None
     ) -> None:
         """Two runs on one image that are to give close tensors, or raise errors of one kind."""
         from tests.laws.pair import differences, sensitivity
@@ -179,7 +174,7 @@ def outputs(trial: Trial, judge: Judge) -> None:
         for size in trial.sizes if form != "plain" else ():
             for call in ("first", "second", "planned") if form == "inference" else ("first",):
                 where = f"{form}, {call} call, {_text(size)}"
-                judge.close("outputs", where, trial.image(size), _evaluated(plain), _evaluated(model), dtype)
+                judge.close("outputs", where, trial.image(size), _evaluated(plain), _evaluated(model), dtype=dtype)
 
 
 def precisions(trial: Trial, judge: Judge) -> None:
@@ -248,7 +243,7 @@ def errors(trial: Trial, judge: Judge) -> None:
     for what, image in images.items():
         for form in ("training", "inference"):
             plain, ours = (_evaluated(trial.models[each].eval()) for each in ("plain", form))
-            judge.close("errors", f"{what}, {form}", image, plain, ours, torch.float32)
+            judge.close("errors", f"{what}, {form}", image, plain, ours, dtype=torch.float32)
 
 
 def compiled(trial: Trial, judge: Judge) -> None:
@@ -270,7 +265,7 @@ CHECKS: dict[str, Callable[[Trial, Judge], None]] = {
 
 
 def _seasoned(model: Any) -> Any:
-    """With statistics and factors of its norms that matter, and without dropout."""
+    """With statistics and factors of its norms that matter."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -304,9 +299,7 @@ def _step(model: nn.Module, dtype: torch.dtype, kept: Collection[str]) -> Run:
         own.load_state_dict(before, strict=False)
         leaf = x.clone().requires_grad_()
         found = named(own(leaf))
-        statistics = {
-            name: value.clone() for name, value in own.named_buffers() if name.rpartition(".")[0] in kept
-        }
+        statistics = {name: value.clone() for name, value in own.named_buffers() if name.rpartition(".")[0] in kept}
         return found | gradients(own, leaf, found) | statistics
 
     return run
@@ -332,85 +325,17 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-# --- specs
-
-
-def drawn(seed: int) -> Spec:
-    """The generated spec of a seed: the longest of a few."""
-    from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import seed as seeded
-
-    from tests.laws.specs import specs
-
-    found: list[Spec] = []
-    few = settings(
-        max_examples=4,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-
-    @seeded(seed)
-    @few
-    @given(specs())
-    def draw(spec: Spec) -> None:
-        found.append(spec)
-
-    draw()
-    return max(found, key=lambda spec: len(spec["layers"]))
-
-
-def zoo() -> Iterator[tuple[str, Spec]]:
-    """Networks of the zoo that are not too large, narrowed where they say how."""
-    for name in zoo_names():
-        for params in ({}, {"width": 8}):
-            try:
-                if mgcompile.audit(name, params=params).params <= MOST_PARAMETERS:
-                    yield name, yaml.safe_load(mgcompile.load(name, params=params).to_yaml())
-                    break
-            except MgcompileError:  # it has no such parameter
-                continue
-
-
-def least(spec: Spec, check: str, seed: int) -> Spec:
-    """A spec of fewer layers and options for which a check still finds a difference."""
-
-    def differs(smaller: Spec) -> bool:
-        judge = Judge()
-        try:
-            CHECKS[check](Trial.of(smaller, Random(seed)), judge)
-        except MgcompileError:
-            return False
-        return bool(judge.found)
-
-    shrunk = True
-    while shrunk:
-        shrunk = False
-        for smaller in _smaller(spec):
-            if differs(smaller):
-                spec, shrunk = smaller, True
-                break
-    return spec
-
-
-def _smaller(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for key in ("outputs", "defaults", "blocks"):
-        if key in spec:
-            yield {name: value for name, value in spec.items() if name != key}
-    for place, layer in enumerate(spec["layers"]):
-        rest = spec["layers"][:place], spec["layers"][place + 1 :]
-        yield spec | {"layers": [*rest[0], *rest[1]]}
-        for key, value in layer.items():
-            if key in ("on", "repeat", "from", "share"):
-                yield spec | {"layers": [*rest[0], {k: v for k, v in layer.items() if k != key}, *rest[1]]}
-            elif isinstance(value, dict):
-                for option in value:
-                    fewer = {name: each for name, each in value.items() if name != option}
-                    yield spec | {"layers": [*rest[0], layer | {key: fewer}, *rest[1]]}
-
-
 # --- the campaign
+
+
+def differs(spec: Spec, check: str, seed: int) -> bool:
+    """Whether a check finds something in a spec."""
+    judge = Judge()
+    try:
+        CHECKS[check](Trial.of(spec, Random(seed)), judge)
+    except MgcompileError:  # it is no right spec
+        return False
+    return bool(judge.found)
 
 
 def campaign(cases: Iterable[tuple[str, int, Spec]], judge: Judge, *, until: float = float("inf")) -> int:
@@ -426,9 +351,10 @@ def campaign(cases: Iterable[tuple[str, int, Spec]], judge: Judge, *, until: flo
             if check != "compiled" or tried % COMPILED == 0:
                 run(trial, judge)
         for each in judge.found[before:]:
-            print(f"{each.case}: {each.check}, {each.where}: {each.text}"[:400], flush=True)
+            print(f"{each.case}: {each.check}, {each.where}: {each.text}"[:300], flush=True)
         for check in {each.check for each in judge.found[before:]} - {"names"} if name.startswith("seed") else ():
-            print(f"  least spec for {check}: {json.dumps(least(spec, check, seed))}", flush=True)
+            small = least(spec, partial(differs, check=check, seed=seed))
+            print(f"  least spec for {check}: {json.dumps(small)}", flush=True)
     return tried
 
 

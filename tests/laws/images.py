@@ -19,17 +19,22 @@ def with_cell(x: torch.Tensor, value: float) -> torch.Tensor:
     return x
 
 
+def in_inference_mode(x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return x.clone()
+
+
 KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "plain": lambda x: x,
     "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
     "every second column": lambda x: x.repeat_interleave(2, 3)[..., ::2],
     "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
     "expanded": lambda x: x[:1, :1].expand(x.shape),
-    "negated view": lambda x: torch._neg_view(x),
+    "negated view": torch._neg_view,
     "of no batch": lambda x: x[:0],
     "a leaf": lambda x: x.requires_grad_(),
-    "a parameter": lambda x: nn.Parameter(x),
-    "made in inference mode": lambda x: _in_inference_mode(x),
+    "a parameter": nn.Parameter,
+    "made in inference mode": in_inference_mode,
     "with a NaN": lambda x: with_cell(x, float("nan")),
     "with an infinity": lambda x: with_cell(x, float("inf")),
     "all NaN": lambda x: x.fill_(float("nan")),
@@ -40,8 +45,6 @@ KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "in half precision": lambda x: x.bfloat16(),
 }
 BROKEN = ("with a NaN", "with an infinity", "all NaN")
-
-
-def _in_inference_mode(x: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode():
-        return x.clone()
+"""Not in training: they would stay in the statistics."""
+UNLEARNED = ("made in inference mode",)
+"""Not for gradients: autograd refuses to save them, which a model need not have wished."""

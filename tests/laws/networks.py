@@ -45,7 +45,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
             {"id": "grouped", "conv": {"channels": 8, "groups": 2, "norm": {"by": "group", "groups": 2}}},
             {"id": "dilated", "conv": {"channels": 8, "dilation": 2, "act": {"by": "leaky_relu", "slope": 0.2}}},
             {"id": "before", "conv": {"channels": 8, "order": "norm-act-conv"}},
-            {"id": "gate", "gate": {"body": ["global_pool", {"conv": {"kernel": 1, "norm": "none", "act": "sigmoid"}}]}},
+            {
+                "id": "gate",
+                "gate": {"body": ["global_pool", {"conv": {"kernel": 1, "norm": "none", "act": "sigmoid"}}]},
+            },
             {"id": "bare", "conv": {"channels": 4, "norm": "none", "act": "none"}},
         ],
     },
@@ -55,7 +58,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "layers": [
             {"pyramid": 2},
             {"id": "embed", "conv": {"channels": 8, "reach": 0}, "share": "levels"},
-            {"id": "again", "unit": {"channels": 8, "reach": 0}, "repeat": 2, "share": {"levels": True, "repeats": True}},
+            {
+                "id": "again",
+                "unit": {"channels": 8, "reach": 0},
+                "repeat": 2,
+                "share": {"levels": True, "repeats": True},
+            },
             {"pool": {"merge": True}},
             {"predict": {"classes": 3, "act": "none"}},
         ],
@@ -78,6 +86,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }
 FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
     "training": {"optimize": "training"},
     "inference": {"optimize": "inference"},
     "bf16": {"optimize": "inference", "precision": "bf16"},
@@ -85,11 +94,11 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @cache
-def _master(name: str, form: str | None) -> fx.GraphModule:
+def _master(name: str, form: str) -> fx.GraphModule:
     """A network in one form, with statistics and factors of its norms that matter."""
-    model = mgcompile.compile(NETWORKS[name], seed=0, **({} if form is None else FORMS[form]))
-    if form is not None:
-        model.load_state_dict(_master(name, None).state_dict())
+    model = mgcompile.compile(NETWORKS[name], seed=0, **FORMS[form])
+    if form != "plain":
+        model.load_state_dict(_master(name, "plain").state_dict())
         return model
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
@@ -107,7 +116,7 @@ def _master(name: str, form: str | None) -> fx.GraphModule:
 
 def plain_and(form: str, name: str) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The plain network and the one of a form, with equal values, in the same mode: copies that are the caller's."""
-    plain, ours = copy.deepcopy(_master(name, None)), copy.deepcopy(_master(name, form))
+    plain, ours = copy.deepcopy(_master(name, "plain")), copy.deepcopy(_master(name, form))
     if not ours.training:
         plain.eval().requires_grad_(False)
     return plain, ours

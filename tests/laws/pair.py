@@ -1,7 +1,7 @@
 """A plain and an optimised model side by side, and when they count as equal.
 
-Equal is: within rounding of the largest number of a tensor or, where a network makes more of rounding (a ReLU at zero, a
-norm of few values), within what the plain model itself makes of a last digit of the image.
+Equal is: within rounding of the largest number of a tensor or, where a network makes more of rounding (a ReLU at zero,
+a norm of few values), within what the plain model itself makes of noise in the last digit of its image.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Pair:
             other = ours.get_parameter(name)
             assert one.requires_grad == other.requires_grad, f"{name}.requires_grad: {one.requires_grad} alone"
             assert (one.grad is None) == (other.grad is None), f"{name}.grad: one is None"
-        states = {name: value for name, value in _items(plain.state_dict())}, dict(_items(ours.state_dict()))
+        states = dict(_items(plain.state_dict())), dict(_items(ours.state_dict()))
         self._compare("state_dict: ", *states, self._finite(), dict)
         modes = {name: module.training for name, module in ours.named_modules()}
         for name, module in plain.named_modules():
@@ -155,7 +155,9 @@ class Pair:
                 most = max(limit, 4 * allowed.get(name, 0.0))
                 assert each <= most, f"{what}{name or 'output'}: {each:.2g} of the largest number, at most {most:.2g}"
 
-    def _noise(self, run: Callable[..., Tensors], own: dict[int, torch.Tensor], image: torch.Tensor) -> dict[str, float]:
+    def _noise(
+        self, run: Callable[..., Tensors], own: dict[int, torch.Tensor], image: torch.Tensor
+    ) -> dict[str, float]:
         learns = own[id(self.plain)].requires_grad
 
         def again(x: torch.Tensor) -> Tensors:
