@@ -28,6 +28,13 @@ SETTINGS = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+NOT_IN_HALF = frozenset(
+    {
+        *("learn", "train", "train_a_norm", "freeze_a_norm", "functional_gradients", "derivative", "dual"),
+        *("of another precision", "in half precision", "under_autocast", "double", "bfloat16"),
+    }
+)
+"""Not for a form that computes in half precision: a step in it is another, and it takes what a plain model refuses."""
 seeds = st.integers(0, 7)
 sizes = st.sampled_from(images.SIZES)
 batches = st.integers(1, 3)
@@ -78,6 +85,10 @@ class Forms(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.stack.close()
 
+    def may(self, what: str) -> bool:
+        """Whether it is tried on this form."""
+        return self.form != "bf16" or what not in NOT_IN_HALF
+
     def made(self, size: tuple[int, int], batch: int, seed: int) -> torch.Tensor:
         dtype = next((each.dtype for each in self.pair.plain.parameters()), torch.float32)
         return images.noise((batch, self.pair.channels, *size), dtype, seed)
@@ -97,17 +108,21 @@ class Forms(RuleBasedStateMachine):
         times=st.integers(1, 3),
     )
     def call(self, *, size: tuple[int, int], batch: int, seed: int, kind: str, grad: str, times: int) -> None:
+        if not self.may(kind):
+            return
         grad = "no_grad" if kind in images.UNLEARNED else grad
         if kind in images.BROKEN:
             self.pair.both(lambda model, _: model.eval())
         for _ in range(times):
             image = images.KINDS[kind](self.made(size, batch, seed))
-            self.pair.call(image, grad, backward=grad == "grad")
+            self.pair.call(image, grad, backward=grad == "grad" and self.may("learn"))
         self.image = (size, batch, seed)
         self.look()
 
     @rule(how=st.sampled_from(sorted(watching.CALLS)), size=sizes, batch=batches, seed=seeds)
     def call_otherwise(self, how: str, size: tuple[int, int], batch: int, seed: int) -> None:
+        if not self.may(how):
+            return
         image = self.made(size, batch, seed)
         self.pair.compare_runs(lambda model, _: watching.CALLS[how](model, image), rough="autocast" in how)
         self.look()
@@ -136,6 +151,8 @@ class Forms(RuleBasedStateMachine):
 
     @rule(what=st.sampled_from(sorted(changes.SIGNED)), seed=seeds)
     def change(self, what: str, seed: int) -> None:
+        if not self.may(what):
+            return
         self.pair.both(lambda model, _: changes.SIGNED[what](model, Random(seed)))
         self.pair.compare_state()
         self.look()
@@ -154,7 +171,7 @@ class Forms(RuleBasedStateMachine):
     @rule(what=st.sampled_from(sorted(watching.WATCHES)), seed=seeds, grad=grad_modes)
     def hook(self, what: str, seed: int, grad: str) -> None:
         self.pair.both(lambda model, seen: watching.WATCHES[what](model, Random(seed), seen))
-        self.pair.call(self.made(*self.image), grad, backward=grad == "grad")
+        self.pair.call(self.made(*self.image), grad, backward=grad == "grad" and self.may("learn"))
 
     @rule(seed=seeds)
     def hook_all(self, seed: int) -> None:
@@ -177,6 +194,8 @@ class Forms(RuleBasedStateMachine):
         back=st.booleans(),
     )
     def learn(self, seed: int, mode: str, learned: str, optimiser: str, back: bool) -> None:
+        if not self.may("learn"):
+            return
         for what in (mode, learned):
             self.pair.both(lambda model, _, what=what: changes.SIGNED[what](model, Random(seed)))
         self.pair.call(self.made(*self.image), "grad", backward=True)
