@@ -100,7 +100,6 @@ class Pair:
         found = self.both(run)
         if found is not None:
             limit = ROUGH if rough or self.rough else 5 * CLOSE
-            assert found[0].keys() == found[1].keys(), f"{[*found[0]]} and {[*found[1]]}"
             for name, each in differences(*found, sound=self._finite()).items():
                 assert each <= limit, f"{name or 'output'}: {each:.2g} of the largest number, at most {limit:.2g}"
         for seen in self.seen.values():
@@ -146,7 +145,6 @@ class Pair:
     def _compare(
         self, what: str, plain: Tensors, ours: Tensors, sound: bool, noise: Callable[[], Mapping[str, float]]
     ) -> None:
-        assert plain.keys() == ours.keys(), f"{what}{[*plain]} and {[*ours]}"
         found = differences(plain, ours, sound=sound)
         limit = ROUGH if self.rough else CLOSE
         if any(each > limit for each in found.values()):
@@ -197,6 +195,7 @@ def differences(plain: Tensors, ours: Tensors, *, sound: bool) -> dict[str, floa
     """Of tensors by name; those of gradients in parts of a hundredth of the largest gradient at the least, since a bias
     before a norm has none but rounding.
     """
+    assert plain.keys() == ours.keys(), f"{[*plain]} and {[*ours]}"
     sizes = [float(value.abs().max()) for name, value in plain.items() if _is_gradient(name) and value.numel()]
     least = 1e-2 * max((size for size in sizes if isfinite(size)), default=0.0)
     return {
