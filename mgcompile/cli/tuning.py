@@ -29,7 +29,6 @@ from mgcompile.cli.progress import Progress, progress_bar
 from mgcompile.errors import MgcompileError
 
 if TYPE_CHECKING:
-
     from mgcompile.spec import Spec
 
 __all__ = ["tune"]
