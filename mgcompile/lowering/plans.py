@@ -9,11 +9,11 @@ goes with the packed weights that it rests on.
 from __future__ import annotations
 
 import functools
+import linecache
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
-from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -187,7 +187,7 @@ class _Recorder(fx.Interpreter):
         for node in self._code.find_nodes(op="get_attr"):
             if not node.users:
                 self._code.erase_node(node)
-        return _Plan(_function(self._code), _Basis(self._places.values(), self._packed), self._packed)
+        return _Plan(_function(self.module, self._code), _Basis(self._places.values(), self._packed), self._packed)
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and write what it did."""
@@ -225,16 +225,10 @@ class _Recorder(fx.Interpreter):
         return packed.run
 
 
-def _function(code: fx.Graph) -> Forward:
-    """The function of a graph; not by `fx.GraphModule`, which keeps the text of every one for good."""
-    made = code.python_code("self")
-    names = dict(made.globals)
-    exec(_compiled(made.src), names)  # the text is torch.fx's own, of a graph that was verified
-    function: Forward = names["forward"]
+def _function(model: nn.Module, code: fx.Graph) -> Forward:
+    """The function of a graph. torch.fx keeps the text of every one for good: that of a plan is taken from it."""
+    function: Forward = type(fx.GraphModule(model, code)).forward
+    name = function.__code__.co_filename
+    fx.graph_module._loader.eval_cache.pop(name, None)
+    linecache.cache.pop(name, None)
     return function
-
-
-@functools.lru_cache(maxsize=KEPT)
-def _compiled(text: str) -> CodeType:
-    """The plans of one model for many sizes are mostly one text."""
-    return compile(text, "<plan>", "exec", dont_inherit=True)

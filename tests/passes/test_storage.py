@@ -143,3 +143,14 @@ def test_memory_of_many_sizes() -> None:
     figures: Any = json.JSONDecoder().raw_decode(done.stdout[start:])[0]["MiB"]["cifar100/mg-6"]
     assert figures["inference"]["packed"] <= figures["inference"]["weights"] * 1.6 + FLOOR_BYTES / 2**20
     assert figures["inference"]["end"] <= 1.5 * figures["plain"]["end"]
+
+
+@torch.no_grad()
+def test_plans_leave_no_text_behind() -> None:
+    _, ours = pair("inference")
+    kept = torch.fx.graph_module._loader.eval_cache
+    before = len(kept)
+    for side in range(6, 12):
+        for _ in range(3):
+            ours(image(1, 3, side, side))
+    assert len(kept) == before
