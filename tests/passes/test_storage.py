@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,14 +52,15 @@ def test_there_is_a_limit_in_bytes_for_the_whole_model() -> None:
     store = store_of(ours)
     assert store.limit == FLOOR_BYTES + sum(4 * each.numel() for each in ours.parameters())
     ours(image(2, 3, 12, 8))
-    need = store.bytes
-    store.limit = need // 2  # less than one image needs: it gets that
+    need, seen = store.bytes, []
+    store.limit = need
     chance = random.Random(0)
     for _ in range(20):
-        x = image(1, 3, chance.randint(4, 40), chance.randint(4, 40))
+        x = image(1, 3, chance.randint(2, 9), chance.randint(2, 9))  # in many ways, dense ones too
         for _ in range(chance.randint(1, 4)):
             close(ours(x), plain(x))
-        assert store.bytes <= 3 * need
+        seen.append(store.bytes)
+    assert max(seen) <= 1.5 * need  # an image may need more than the limit
     weights = [weakref.ref(weight) for weight in store.weights]
     plans = len(store.plans)
     assert plans
@@ -154,3 +156,18 @@ def test_plans_leave_no_text_behind() -> None:
         for _ in range(3):
             ours(image(1, 3, side, side))
     assert len(kept) == before
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    store = Store(100)
+    shelves = [Shelf(store) for _ in range(3)]
+    for size_of_image in range(2):
+        for shelf in shelves:
+            weight = shelf.weight(size_of_image, None, lambda: (object(), 20))
+            shelf.put(size_of_image, SimpleNamespace(weights=(weight,)))  # type: ignore[arg-type]
+    assert store.bytes == 100
+    assert [shelf.get(0) is None for shelf in shelves] == [True, False, False]
+    store.limit = 10
+    for bytes_left in (100, 20):  # what others have used since its last call belongs to the image in hand
+        shelves[0].put(1, shelves[0].values()[0])
+        assert store.bytes == bytes_left
