@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -14,7 +15,7 @@ from torch import nn
 from mgcompile.lowering.backends import backend
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.native.finish import LIMIT
-from mgcompile.lowering.storage import Sharing, Shelf, Unknown, Weight
+from mgcompile.lowering.storage import Make, Sharing, Shelf, Weight
 from mgcompile.lowering.tuning import fastest
 from mgcompile.lowering.watching import Watch, watched
 from mgcompile.lowering.ways import WAYS, Prepared, Run, ways
@@ -75,16 +76,11 @@ def _pack(conv: FusedConv2d, call: Call, norm: nn.BatchNorm2d | None, like: Pack
     if not tame:
         return Packed("plain", otherwise, otherwise, (), watch, norm, options, tame)
     bias = None if bias is None else bias.to(call.dtype)
+    weight = cache(lambda: _weight(conv, scale))
     chosen = ways(call)[0]
     if conv.tune and len(ways(call)) > 1:
-        weight = _weight(conv, scale)
         chosen = fastest(call, lambda way: _prepared(way, call, (weight, bias), Shelf(), otherwise)[0])
-    try:
-        made, weights = _prepared(chosen, call, (conv.weight.to("meta"), bias), conv.packed, otherwise, norm=norm)
-    except Unknown:
-        weight = _weight(conv, scale)
-        made, weights = _prepared(chosen, call, (weight, bias), conv.packed, otherwise, norm=norm)
-        conv.packed.store.packed(weight.numel() * weight.element_size())
+    made, weights = _prepared(chosen, call, (weight, bias), conv.packed, otherwise, norm=norm)
     return Packed(chosen, made.run, made.bound, weights, watch, norm, options, tame)
 
 
@@ -111,7 +107,7 @@ def _are_tame(conv: nn.Conv2d, scale: torch.Tensor | None, bias: torch.Tensor | 
 def _prepared(
     name: str,
     call: Call,
-    tensors: tuple[torch.Tensor, torch.Tensor | None],
+    tensors: tuple[Make, torch.Tensor | None],
     shelf: Shelf,
     otherwise: Run,
     *,

@@ -22,7 +22,7 @@ from mgcompile.lowering.backends import Backend, Run, RunOnto
 if TYPE_CHECKING:
     from mgcompile.lowering.packing import Packed
 
-__all__ = ["FLOOR_BYTES", "Plan", "Sharing", "Shelf", "Store", "Unknown", "Weight"]
+__all__ = ["FLOOR_BYTES", "Make", "Plan", "Sharing", "Shelf", "Store", "Weight"]
 
 FLOOR_BYTES = 32 << 20
 """What any model may keep."""
@@ -32,6 +32,10 @@ TRIALS = 3
 """Where a weight came out in one layout for so many sizes, it is taken for all others too."""
 GAP = 27
 """A word between two fields of oneDNN's description of a layout: what stands there is left over from other work."""
+
+
+Make = Callable[[], torch.Tensor]
+"""A weight that is made when it is needed."""
 
 
 class Plan(Protocol):
@@ -194,15 +198,10 @@ class Shelf:
 _Held = TypeVar("_Held", bound=Callable[..., torch.Tensor])
 
 
-class Unknown(Exception):
-    """A weight has to be packed first."""
-
-
 class Sharing:
     """A back end that keeps its packed weights on a shelf, for all calls that take the same ones.
 
-    `content` says all that the weights are made of and for. Of weights on the meta device it gives what is kept, and
-    raises `Unknown` where that is not enough.
+    `content` says all that the weights are made of and for. A weight is made when it is not kept, and only then.
     """
 
     def __init__(self, engine: Backend, shelf: Shelf, content: Any) -> None:
@@ -212,52 +211,45 @@ class Sharing:
         self.weights: list[Weight] = []
         """Those that were asked for, in their order."""
 
-    def conv(self, weight: torch.Tensor, *args: Any, **options: Any) -> RunOnto:
+    def conv(self, weight: Make, *args: Any, **options: Any) -> RunOnto:
         """See `Backend.conv`."""
         return self._held(self._engine.conv, weight, *args, **options)
 
-    def transposed(self, weight: torch.Tensor, *args: Any, **options: Any) -> Run:
+    def transposed(self, weight: Make, *args: Any, **options: Any) -> Run:
         """See `Backend.transposed`."""
         return self._held(self._engine.transposed, weight, *args, **options)
 
-    def linear(self, weight: torch.Tensor, *args: Any, **options: Any) -> Run:
+    def linear(self, weight: Make, *args: Any, **options: Any) -> Run:
         """See `Backend.linear`."""
         return self._held(self._engine.linear, weight, *args, **options)
 
-    def tensor(self, weight: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """A weight that our own kernels make of another; there is one layout."""
-        if weight.is_meta:
-            kept: torch.Tensor = self._known()
-            return kept
+    def tensor(self, make: Make) -> torch.Tensor:
+        """A weight as our own kernels read it; there is one layout."""
+        found = self._shelf.weight(self._key, None, lambda: self._counted(make()))
+        self.weights.append(found)
+        tensor: torch.Tensor = found.value
+        return tensor
 
-        def made() -> tuple[torch.Tensor, int]:
-            tensor = make()
-            return tensor, _bytes(tensor)
-
-        value: torch.Tensor = self._kept(None, made)
-        return value
-
-    def _held(self, make: Callable[..., _Held], weight: torch.Tensor, *args: Any, **options: Any) -> _Held:
+    def _held(self, pack: Callable[..., _Held], weight: Make, *args: Any, **options: Any) -> _Held:
         """A function that holds such a weight in such a layout: the one that was there first."""
-        if weight.is_meta:
-            known: _Held = self._known()
-            return known
-        made = make(weight, *args, **options)
-        packed: torch.Tensor = made.weight  # type: ignore[attr-defined]
-        held: _Held = self._kept(_layout(packed), lambda: (made, _bytes(packed)))
+        found = self._shelf.known(self._key)
+        if found is None:
+            made = pack(weight(), *args, **options)
+            packed: torch.Tensor = made.weight  # type: ignore[attr-defined]
+            size = self._counted(packed)[1]
+            found = self._shelf.weight(self._key, _layout(packed), lambda: (made, size))
+        self.weights.append(found)
+        held: _Held = found.value
         return held
 
-    def _known(self) -> Any:
-        found = self._shelf.known((self._content, len(self.weights)))
-        if found is None:
-            raise Unknown
-        self.weights.append(found)
-        return found.value
+    @property
+    def _key(self) -> Any:
+        return self._content, len(self.weights)
 
-    def _kept(self, layout: Any, make: Callable[[], tuple[Any, int]]) -> Any:
-        found = self._shelf.weight((self._content, len(self.weights)), layout, make)
-        self.weights.append(found)
-        return found.value
+    def _counted(self, weight: torch.Tensor) -> tuple[torch.Tensor, int]:
+        size = _bytes(weight)
+        self._shelf.store.packed(size)
+        return weight, size
 
 
 @cache

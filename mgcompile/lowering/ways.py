@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, prod
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -23,8 +23,8 @@ from mgcompile.lowering.calls import Call
 from mgcompile.lowering.functional import activate, channels_last, is_channels_last, spread_kernel, upsample
 from mgcompile.lowering.native.finish import finisher
 from mgcompile.lowering.native.library import library
-from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd
-from mgcompile.lowering.storage import Sharing
+from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd, transformed
+from mgcompile.lowering.storage import Make, Sharing
 
 __all__ = ["WAYS", "Prepared", "Run", "Way", "ways"]
 
@@ -68,9 +68,7 @@ class Way(Protocol):
     def content(self, call: Call) -> Hashable:
         """All of the call on which the packed weights, and the functions that hold them, depend."""
 
-    def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
-    ) -> Prepared:
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
         """What computes the call, or leaves it to `otherwise`."""
 
 
@@ -90,17 +88,15 @@ class Whole:
         return calls * CALL + copied / 20 + _work(call, call.cells * weights, weights)
 
     def content(self, call: Call) -> Hashable:
-        return _after(call)
+        return _of_any_size(call)
 
-    def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
-    ) -> Prepared:
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
         (top, bottom), (left, right) = call.pads
         even = (top, left) == (bottom, right)
         size = (call.size[0] + (0 if even else top + bottom), call.size[1] + (0 if even else left + right))
         geometry = Geometry(call.stride, (top, left) if even else (0, 0), call.dilation, call.groups)
         finish = _Finish(call, otherwise)
-        conv = engine.conv(weight.to(call.dtype), bias, (call.batch, call.in_channels, *size), geometry)
+        conv = engine.conv(lambda: weight().to(call.dtype), bias, (call.batch, call.in_channels, *size), geometry)
         coarse = any(call.steps)
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -135,32 +131,39 @@ class Split:
         return calls * CALL + _work(call, macs, weights)
 
     def content(self, call: Call) -> Hashable:
-        return _after(call)
+        return _of_any_size(call)
 
-    def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
-    ) -> Prepared:
-        weights = torch.split(weight, [shape[1] for shape in call.shapes], 1)
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
+        widths = [shape[1] for shape in call.shapes]
         pads = (call.pads[0][0], call.pads[1][0])
         fine = [place for place, step in enumerate(call.steps) if not step]
         coarse = [place for place, step in enumerate(call.steps) if step]
         finish = _Finish(call, otherwise)
+
+        def part(place: int) -> torch.Tensor:
+            return torch.split(weight(), widths, 1)[place].to(call.dtype)
+
+        def spread(place: int) -> torch.Tensor:
+            return spread_kernel(torch.split(weight(), widths, 1)[place], 2 ** call.steps[place]).to(call.dtype)
+
         terms: list[Callable[[torch.Tensor], torch.Tensor]] = []
         for number, place in enumerate(coarse):
             step, shape = call.steps[place], call.shapes[place]
             own_bias = bias if number == 0 else None
             if call.kernel == (1, 1):
-                plain = engine.conv(weights[place].to(call.dtype), own_bias, shape, Geometry())
+                plain = engine.conv(partial(part, place), own_bias, shape, Geometry())
                 terms.append(lambda x, plain=plain, step=step: upsample(plain(x, None, False), step, call.size))  # type: ignore[misc]
             else:
-                kernel = spread_kernel(weights[place], 2**step).to(call.dtype)
-                terms.append(engine.transposed(kernel, own_bias, shape, Geometry(2**step, pads)))
+                terms.append(engine.transposed(partial(spread, place), own_bias, shape, Geometry(2**step, pads)))
         conv = None
         if fine:
-            channels = sum(call.shapes[place][1] for place in fine)
-            fine_weight = torch.cat([weights[place] for place in fine], 1).to(call.dtype)
-            shape = (call.batch, channels, *call.size)
-            conv = engine.conv(fine_weight, None, shape, Geometry(padding=pads))
+            shape = (call.batch, sum(widths[place] for place in fine), *call.size)
+            conv = engine.conv(
+                lambda: torch.cat([part(place) for place in fine], 1).to(call.dtype),
+                None,
+                shape,
+                Geometry(padding=pads),
+            )
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
             y: torch.Tensor | None = None
@@ -191,29 +194,14 @@ class Dense:
         return calls * CALL + _work(call, call.batch * weights / DENSE_SPEED, weights)
 
     def content(self, call: Call) -> Hashable:
-        return (_after(call), tuple([shape[2:] for shape in call.shapes]), call.size)
+        return (_of_any_size(call), tuple([shape[2:] for shape in call.shapes]), call.size)
 
-    def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
-    ) -> Prepared:
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
         height, width = call.size
-        like: Any = {"dtype": weight.dtype, "device": weight.device}
-        blocks = []
-        for shape, step, own in zip(
-            call.shapes, call.steps, torch.split(weight, [shape[1] for shape in call.shapes], 1), strict=True
-        ):
-            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1], **like)
-            for y in range(height):
-                for x in range(width):
-                    for above in range(height):
-                        for beside in range(width):
-                            a, b = above - y + call.pads[0][0], beside - x + call.pads[1][0]
-                            if 0 <= a < call.kernel[0] and 0 <= b < call.kernel[1]:
-                                block[y, x, :, above >> step, beside >> step] += own[:, :, a, b]
-            blocks.append(block.view(height * width * call.channels, -1))
-        matrix = torch.cat(blocks, 1).to(call.dtype)
         finish = _Finish(call, otherwise)
-        linear = engine.linear(matrix, None if bias is None else bias.repeat(height * width), call.batch)
+        linear = engine.linear(
+            lambda: self._matrix(call, weight()), None if bias is None else bias.repeat(height * width), call.batch
+        )
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
             flat = [part.permute(0, 2, 3, 1).reshape(call.batch, -1) for part in parts]
@@ -223,6 +211,25 @@ class Dense:
             return finish(y, parts, add, 0)
 
         return Prepared(run)
+
+    @staticmethod
+    def _matrix(call: Call, weight: torch.Tensor) -> torch.Tensor:
+        """(cells and channels of the output, cells and channels of all parts)"""
+        height, width = call.size
+        blocks = []
+        for shape, step, own in zip(
+            call.shapes, call.steps, torch.split(weight, [shape[1] for shape in call.shapes], 1), strict=True
+        ):
+            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1], dtype=weight.dtype)
+            for y in range(height):
+                for x in range(width):
+                    for above in range(height):
+                        for beside in range(width):
+                            a, b = above - y + call.pads[0][0], beside - x + call.pads[1][0]
+                            if 0 <= a < call.kernel[0] and 0 <= b < call.kernel[1]:
+                                block[y, x, :, above >> step, beside >> step] += own[:, :, a, b]
+            blocks.append(block.view(height * width * call.channels, -1))
+        return torch.cat(blocks, 1).to(call.dtype)
 
 
 class WinogradWay:
@@ -250,16 +257,15 @@ class WinogradWay:
         return NATIVE_CALL + around + max(busy, 4 * products / BYTES[call.cold])
 
     def content(self, call: Call) -> Hashable:
-        return _after(call)
+        return _of_any_size(call)
 
-    def prepare(
-        self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Sharing, otherwise: Run
-    ) -> Prepared:
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
         found = library()
         assert found is not None, "only ways that serve are prepared"
         own = Parts(call.shapes, call.steps, call.size, call.pads, call.dtype)
         relu_inside = call.act == "relu" and call.addends <= 1
-        conv = Winograd(found, own, weight, bias, relu=relu_inside, keep=partial(engine.tensor, weight))
+        kernel = engine.tensor(lambda: transformed(found, own, weight()))
+        conv = Winograd(found, own, kernel, call.channels, bias, relu=relu_inside)
         finish = _Finish(call, otherwise)
 
         def bound(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -284,10 +290,9 @@ def ways(call: Call) -> tuple[str, ...]:
     return tuple(way.name for way in sorted(found, key=lambda way: way.nanoseconds(call)))
 
 
-def _after(call: Call) -> Hashable:
-    """What a call asks of the functions of a back end, at whatever size."""
-    channels = tuple([shape[1] for shape in call.shapes])
-    return channels, call.steps, call.addends, call.act, call.options, call.dtype
+def _of_any_size(call: Call) -> Hashable:
+    """What packed weights are made for, at whatever size."""
+    return tuple([shape[1] for shape in call.shapes]), call.steps, call.dtype
 
 
 def _up(number: int, multiple: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import stat
@@ -28,13 +29,19 @@ from mgcompile.lowering.native import library as native
 from mgcompile.lowering.native.finish import LIMIT, finisher
 from mgcompile.lowering.native.library import NATIVE, library
 from mgcompile.lowering.native.pool import pool_2x2
-from mgcompile.lowering.native.winograd import Parts, Winograd
+from mgcompile.lowering.native.winograd import Parts, Winograd, transformed
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C++ compiler whose code works here")
 MANY = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 Pads = tuple[tuple[int, int], tuple[int, int]]
 TYPES = st.sampled_from([torch.float32, torch.bfloat16])
 AROUND: Pads = ((1, 1), (1, 1))
+
+
+def winograd(
+    found: ctypes.CDLL, parts: Parts, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool
+) -> Winograd:
+    return Winograd(found, parts, transformed(found, parts, weight), weight.shape[0], bias, relu=relu)
 
 
 @st.composite
@@ -82,7 +89,7 @@ def test_winograd_is_the_convolution(
     if relu:
         right_one = right_one.relu()
     with machine_threads(threads):
-        conv = Winograd(found, Parts(shapes, steps, size, pads, dtype), weight, bias, relu=relu)
+        conv = winograd(found, Parts(shapes, steps, size, pads, dtype), weight, bias, relu=relu)
         y = conv.run(parts, [] if add is None else [add])
     assert y is not None
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -101,7 +108,7 @@ def test_the_error_is_near_that_of_the_plain_sum(channels: int, batch: int) -> N
     x, weight = noise((batch, channels, 14, 14)).relu(), noise((channels, channels, 3, 3), 1) / (3 * channels**0.5)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     plain = (F.conv2d(x, weight, padding=1) - exact).square().mean().sqrt()
-    ours = Winograd(found, Parts([tuple(x.shape)], [0], (14, 14), AROUND), weight, None, relu=False)
+    ours = winograd(found, Parts([tuple(x.shape)], [0], (14, 14), AROUND), weight, None, relu=False)
     error = (ours.run([channels_last(x)], []) - exact).square().mean().sqrt()
     assert float(error / exact.square().mean().sqrt()) < 1.2e-6
     assert float(error) < 6 * float(plain)
@@ -134,7 +141,7 @@ def test_winograd_tells_of_numbers_beyond_the_limit(
     (top, bottom), (left, right) = pads
     y = F.conv2d(F.pad(fine, (left, right, top, bottom)), weight.double())
     with machine_threads(threads):
-        output = Winograd(found, Parts(shapes, steps, size, pads, dtype), weight, None, relu=True).run(parts, [])
+        output = winograd(found, Parts(shapes, steps, size, pads, dtype), weight, None, relu=True).run(parts, [])
     seen = not bool((y.abs() < LIMIT).all())
     assert (output is None) == seen
 
@@ -163,7 +170,7 @@ def test_nothing_of_an_earlier_call_gets_into_the_next() -> None:
     for channels, value in [(160, float("nan")), (130, 1.0), (500, float("inf")), (402, 1.0)]:  # depths that are padded
         x = channels_last(noise((1, channels, 8, 8)) * value)
         weight = noise((3, channels, 3, 3)) / channels
-        y = Winograd(found, Parts([(1, channels, 8, 8)], [0], (8, 8), AROUND), weight, None, relu=False).run([x], [])
+        y = winograd(found, Parts([(1, channels, 8, 8)], [0], (8, 8), AROUND), weight, None, relu=False).run([x], [])
         if value == 1:
             torch.testing.assert_close(y, F.conv2d(x, weight, padding=1), rtol=1e-5, atol=1e-5)
 
@@ -187,7 +194,7 @@ def test_threads_of_python_share_a_convolution() -> None:
     found = library()
     assert found is not None
     weight = noise((64, 32, 3, 3))
-    conv = Winograd(found, Parts([(1, 32, 6, 6)], [0], (6, 6), AROUND), weight, None, relu=False)
+    conv = winograd(found, Parts([(1, 32, 6, 6)], [0], (6, 6), AROUND), weight, None, relu=False)
     images = [channels_last(noise((1, 32, 6, 6), seed)) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
         outputs = list(pool.map(lambda image: conv.run([image], []), images))

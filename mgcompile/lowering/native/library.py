@@ -188,11 +188,12 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
 
 def _computes(found: ctypes.CDLL) -> bool:
     """Whether a small convolution comes out right."""
-    from mgcompile.lowering.native.winograd import Parts, Winograd
+    from mgcompile.lowering.native.winograd import Parts, Winograd, transformed
 
     x = torch.linspace(-1, 1, 2 * 3 * 5 * 6).reshape(2, 5, 6, 3).permute(0, 3, 1, 2)
     weight = torch.linspace(1, -1, 4 * 3 * 9).reshape(4, 3, 3, 3)
-    conv = Winograd(found, Parts([(2, 3, 5, 6)], [0], (5, 6), ((1, 1), (1, 1))), weight, None, relu=False)
+    parts = Parts([(2, 3, 5, 6)], [0], (5, 6), ((1, 1), (1, 1)))
+    conv = Winograd(found, parts, transformed(found, parts, weight), 4, None, relu=False)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):  # whatever the first caller works in
         y = conv.run([x], [])
         return y is not None and torch.allclose(y, F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)

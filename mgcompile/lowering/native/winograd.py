@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from mgcompile.lowering.native.library import ConvArgs, PartArgs
 
-__all__ = ["LANES", "MOST_CHANNELS", "POINTS", "TILE", "TYPES", "Parts", "Winograd"]
+__all__ = ["LANES", "MOST_CHANNELS", "POINTS", "TILE", "TYPES", "Parts", "Winograd", "transformed"]
 
 TILE = 4
 """Cells of the output, along each side, that are made together."""
@@ -38,39 +38,46 @@ class Parts:
     dtype: torch.dtype = torch.float32
 
 
+def transformed(library: ctypes.CDLL, parts: Parts, weight: torch.Tensor) -> torch.Tensor:
+    """A kernel (channels, channels of all parts, 3, 3) as `Winograd` reads it: it depends on no size, and takes four
+    times the memory.
+    """
+    weight = weight.detach().float().contiguous()
+    own, count, channels = _args_of(parts), len(parts.shapes), weight.shape[0]
+    kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels), dtype=torch.float32)
+    library.mgcompile_winograd_kernel(
+        weight.data_ptr(), own, count, channels, kernel.data_ptr(), torch.get_num_threads()
+    )
+    return kernel
+
+
+def _args_of(parts: Parts) -> ctypes.Array[PartArgs]:
+    own = (PartArgs * len(parts.shapes))()
+    for args, shape, step in zip(own, parts.shapes, parts.steps, strict=True):
+        args.channels, args.height, args.width, args.step = *shape[1:], step
+    return own
+
+
 class Winograd:
     """relu?(convolution of the parts, concatenated, + bias + addend).
 
     Grids lie in channels-last memory; what is computed is fp32. The transformed kernel takes four times the memory of
     the kernel. The rounding error is four to five times that of the plain sum: less than 1e-6 of the output, in the
-    root mean square. `keep` may give a transformed kernel that was made before: it depends on the weight and on the
-    channels of the parts alone.
+    root mean square. `kernel` is one that has been `transformed`.
     """
 
     def __init__(
         self,
         library: ctypes.CDLL,
         parts: Parts,
-        weight: torch.Tensor,
+        kernel: torch.Tensor,
+        channels: int,
         bias: torch.Tensor | None,
         *,
         relu: bool,
-        keep: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda make: make(),
     ) -> None:
-        weight = weight.detach().float().contiguous()
-        channels, count = weight.shape[0], len(parts.shapes)
-        own = (PartArgs * count)()
-        for args, shape, step in zip(own, parts.shapes, parts.steps, strict=True):
-            args.channels, args.height, args.width, args.step = *shape[1:], step
-
-        def make() -> torch.Tensor:
-            kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels), dtype=torch.float32)
-            library.mgcompile_winograd_kernel(
-                weight.data_ptr(), own, count, channels, kernel.data_ptr(), torch.get_num_threads()
-            )
-            return kernel
-
-        self._kernel = keep(make)
+        own, count = _args_of(parts), len(parts.shapes)
+        self._kernel = kernel
         self._bias = None if bias is None else bias.detach().float().contiguous()
         batch = parts.shapes[0][0]
         height, width = (fine + sum(pad) - 2 for fine, pad in zip(parts.size, parts.pads, strict=True))
