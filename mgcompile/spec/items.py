@@ -240,6 +240,11 @@ class Defaults:
         ]
         kinds = [kind for kind in value if kind in layer_classes()]
         options = {kind: _validated(partial(layer_classes()[kind]), value[kind], (kind,), faults) for kind in kinds}
+        for kind, given in options.items():
+            for name in (given and given.__pydantic_extra__) or ():
+                beside = layer_classes()[kind].shorthand
+                message = f"nothing reads it: what stands beside {beside} is said where {kind} is used"
+                faults.append(Fault((kind, name), message, reserved="an unknown key"))
         return cls({kind: given for kind, given in options.items() if given is not None}, tuple(faults))
 
     @classmethod

@@ -232,3 +232,30 @@ def test_a_sum_says_where_its_operands_come_from() -> None:
 )
 def test_layers_as_other_tools_call_them(layer: Any, words: str) -> None:
     assert words in refusal(layer)
+
+
+@pytest.mark.parametrize("name", ["in", "if", "True", "None", "lambda"])
+def test_a_param_has_a_name_that_expressions_can_read(name: str) -> None:
+    assert "cannot be read in an expression" in refusal("pool", params={name: 3})
+    block = {"params": {name: 3}, "layers": ["pool"]}
+    assert "cannot be read in an expression" in refusal({"block": "b"}, blocks={"b": block})
+
+
+def test_a_parameter_of_a_block_can_be_given() -> None:
+    said = refusal({"block": "b"}, blocks={"b": {"params": {"use": 3}, "layers": [{"pad": "${use}"}]}})
+    assert said == "blocks.b.params.use: `use` says which block; choose another name"
+
+
+def test_defaults_that_would_reach_nothing_are_refused() -> None:
+    assert refusal("pool", defaults={"op": {"times": 3}}) == (
+        "defaults.op.times: nothing reads it: what stands beside name is said where op is used"
+    )
+    assert refusal("pool", defaults={"block": {"use": "b", "w": 3}}) == (
+        "defaults.block.w: nothing reads it: what stands beside use is said where block is used"
+    )
+
+
+@pytest.mark.parametrize("layer", [{"norm": {"eps": 0}}, {"conv": {"norm": {"by": "batch", "eps": "${0 * 1}"}}}])
+def test_a_batch_norm_that_could_not_be_trained_is_refused(layer: Any) -> None:
+    assert "eps: 0 divides by zero in training; expected a positive number" in refusal(layer)
+    assert spec_of({"norm": {"by": "layer", "eps": 0}})
