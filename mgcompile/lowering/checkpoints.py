@@ -94,8 +94,8 @@ def unwrapped(name: str) -> str:
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights of a model, and the spec that it carries, to a `.safetensors` file.
 
-    The file is complete or not there; see `mgcompile.outputs`. Raises `MgcompileError` where that fails, and for a
-    model on the meta device.
+    The file is complete or not there; see `mgcompile.outputs`. Raises `MgcompileError` where that fails, where it could
+    not be read again, and for a model on the meta device.
     """
     model, path = _plain(model), Path(path)
     tensors = _separate(model.state_dict())
@@ -106,6 +106,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     try:
         with replacing(path) as draft:
             save_file(tensors, draft, metadata)
+            read_header(draft)
+    except MgcompileError as error:
+        raise MgcompileError(f"cannot write {path}: {str(error).partition(': ')[2]}") from error
     except (OSError, SafetensorError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise MgcompileError(f"cannot write {path}: {reason}") from error

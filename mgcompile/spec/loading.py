@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mgcompile.errors import Problem, SpecError
+from mgcompile.errors import InputError, Problem, SpecError
 from mgcompile.graph import Graph
 from mgcompile.graph.collecting import collection_paused
 from mgcompile.spec.base import Options, Path
@@ -26,6 +26,7 @@ from mgcompile.spec.items import item_of, items_in
 from mgcompile.spec.limits import check_length
 from mgcompile.spec.problems import Mistakes
 from mgcompile.spec.source import Source, parse_source, read_source, source_of_mapping
+from mgcompile.spec.tree import kind_of
 from mgcompile.spec.wording import listed, nearest, quoted, short
 from mgcompile.spec.writing import dump, plain
 
@@ -154,7 +155,11 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any], allow_outside: boo
     zoo = zoo_folder()
     if isinstance(source, Mapping):
         return source_of_mapping(source, zoo=zoo, allow_outside=allow_outside)
-    name = os.fspath(source)
+    try:
+        name = os.fsdecode(source)
+    except TypeError:
+        expected = "expected a spec: a path, a name of the zoo, a mapping or a Spec"
+        raise InputError(f"{expected}, found {kind_of(source)}") from None
     if not os.path.lexists(name) and not name.endswith((".yaml", ".yml", ".json")):
         folder, _, member = name.partition("/")
         # As `zoo_names` has it, without looking through all of them.

@@ -179,6 +179,15 @@ class TestDamagedFiles:
             with pytest.raises(MgcompileError, match=rf"cannot read .*x.safetensors: .*({said})"):
                 read(path)
 
+    def test_what_could_not_be_read_is_not_written(self, tmp_path):
+        path = tmp_path / "x.safetensors"
+        save(model(), path)
+        before = path.read_bytes()
+        with pytest.raises(MgcompileError, match=r"cannot write .*x.safetensors: .* bytes; at most 8,388,608 are read"):
+            save(model(spec="x" * (8 << 20)), path)
+        assert path.read_bytes() == before
+        assert os.listdir(tmp_path) == ["x.safetensors"]
+
     def test_metadata_that_is_null(self, tmp_path):
         path = written(tmp_path / "x.safetensors", {"__metadata__": None, "a": ONE}, b"\0" * 4)
         assert read_checkpoint(path)[0] is None
