@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import mgcompile
+from mgcompile.errors import InputError
 
 NAME = "cifar100/r-mg-12"
 
@@ -37,3 +42,15 @@ def test_sizes_are_checked(function: object) -> None:
         function(NAME, size=(0, 4))  # type: ignore[operator]
     with pytest.raises(mgcompile.SpecError, match="did you mean"):
         function("cifar100/r-mg-13")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("source", [None, 5, ["conv"], {"layers"}, object()])
+def test_what_is_no_spec_at_all(source: Any) -> None:
+    with pytest.raises(InputError, match="expected a spec: a path, a name of the zoo, a mapping or a Spec, found"):
+        mgcompile.load(source)
+
+
+def test_a_path_of_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text("input: {size: 8}\nlayers: [pool]\n")
+    assert mgcompile.load(os.fsencode(path)).graph  # type: ignore[arg-type]

@@ -14,11 +14,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mgcompile.errors import ShapeError
 from mgcompile.graph.types import ALL, Window
 
 __all__ = ["NOTHING", "Endless", "EndlessReaches", "Reach", "Reaches", "fits"]
 
 Pixels = NDArray[np.int64]
+
+MOST_CELLS: Final = 20_000_000
+"""Along both axes, in all grids whose cells see something else; each takes 32 bytes."""
 
 _OWN = Window()
 _LATE, _EARLY = 1 << 62, -1  # the first and the last pixel of a cell that sees none: neutral where cells are united
@@ -45,9 +49,12 @@ class Reach:
 
 
 class Reaches:
-    """Makes what cells see from what the cells below them see; equal work is done once."""
+    """Makes what cells see from what the cells below them see; equal work is done once. Raises `ShapeError` where all
+    that differs has more than `MOST_CELLS` cells.
+    """
 
     def __init__(self) -> None:
+        self._cells = 0
         self._made: dict[tuple[bytes, bytes], Reach] = {}
         self._done: dict[tuple[frozenset[tuple[Reach, Window]], int], Reach] = {}
 
@@ -75,6 +82,9 @@ class Reaches:
     def _make(self, first: Pixels, last: Pixels) -> Reach:
         key = (first.tobytes(), last.tobytes())
         if key not in self._made:
+            self._cells += len(first)
+            if self._cells > MOST_CELLS:
+                raise ShapeError("a receptive field of so many cells takes too much memory; choose a smaller size")
             self._made[key] = Reach(first, last, max(0, int((last - first).max()) + 1))
         return self._made[key]
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
@@ -17,7 +17,7 @@ import click
 
 from mgcompile.cli.interrupts import INTERRUPTED, quiet_interrupts
 from mgcompile.errors import InputError, MgcompileError, SpecError, lack_of_memory
-from mgcompile.escaping import visible
+from mgcompile.escaping import brief, visible
 from mgcompile.outputs import is_stream, obstacle, write_file
 
 # Everything else is imported where it is used: `mgcompile --help` answers at once, and only `compile` and
@@ -42,6 +42,7 @@ __all__ = [
     "page",
     "put",
     "read",
+    "refuse_over",
     "say",
     "say_written",
     "set_option",
@@ -54,7 +55,8 @@ __all__ = [
 FAILED, WRONG = 1, 2
 WIDTH, NARROWEST, WIDEST = 120, 40, 1000
 LARGEST_BATCH = 65536
-OUTSIDE = "mgcompile.allow_outside"
+OUTSIDE, READ = "mgcompile.allow_outside", "mgcompile.read"
+"""What a context knows: whether `extends` may reach anywhere, and the files that were read."""
 OPTIMIZE = ("inference", "training")
 TABLE_FORMATS = ("table", "json", "csv", "markdown")
 TABLE_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown"}
@@ -200,8 +202,17 @@ def put(text: str, path: str | None) -> None:
 
 
 def write(data: bytes, path: str) -> None:
+    context = click.get_current_context(silent=True)
+    refuse_over(path, context.meta.get(READ, ()) if context is not None else ())
     write_file(path, data)
     say_written(path)
+
+
+def refuse_over(output: str, read: Iterable[str]) -> None:
+    """Raise `InputError` where an output would replace a file that is read, under whatever name."""
+    for path in read:
+        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise InputError(f"-o {output}: it would take the place of {path}, which is read; choose another")
 
 
 def say_written(path: str) -> None:
@@ -236,7 +247,10 @@ def read(name: str, params: Mapping[str, Any]) -> Spec:
     context = click.get_current_context(silent=True)
     outside = context is not None and context.meta.get(OUTSIDE, False)
     if name != "-":
-        return load(name, params=params, allow_outside=outside)
+        spec = load(name, params=params, allow_outside=outside)
+        if context is not None:
+            context.meta.setdefault(READ, []).extend(spec.source.files)
+        return spec
     if sys.stdin is None:
         raise click.UsageError("standard input is closed")
     return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params, allow_outside=outside)
@@ -272,7 +286,12 @@ def _params(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) 
         return {}
     from mgcompile.spec import parse_param
 
-    return dict([parse_param(text) for text in texts])
+    given = [parse_param(text) for text in texts]
+    params = dict(given)
+    if len(params) < len(given):
+        twice = next(name for name in params if [each for each, _ in given].count(name) > 1)
+        raise click.BadParameter(f"{brief(twice)} is set twice; expected once", ctx, param)
+    return params
 
 
 def output_file(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
@@ -329,9 +348,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         output, read = ctx.params.get("output"), [ctx.params.get(name) for name in ("spec", "machine")]
-        for path in (*read, *ctx.params.get("specs", ()), *ctx.params.get("names", ())):
-            if output and path and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
-                raise click.UsageError(f"-o {output}: it would take the place of {path}, which is read; choose another")
+        if output:
+            refuse_over(output, filter(None, (*read, *ctx.params.get("specs", ()), *ctx.params.get("names", ()))))
         return super().invoke(ctx)
 
 

@@ -20,6 +20,7 @@ from mgcompile.cli.console import (
     output_option,
     put,
     read,
+    refuse_over,
     say_written,
     set_option,
     size_option,
@@ -77,9 +78,15 @@ def draw(
 
     targets = _drawings(specs, output, format)
     worst = Worst()
-    for name, (path, chosen) in zip(specs, targets, strict=True):
+    found: dict[str, Spec] = {}
+    for name in specs:  # all of them first: a drawing might take the place of one, or of what one extends
         with worst.report(name):
-            data = api.draw(read(name, params), format=chosen, fold=not no_fold, detail=detail, optimize=optimize)
+            found[name] = read(name, params)
+    for name, (path, chosen) in zip(specs, targets, strict=True):
+        if name not in found:
+            continue
+        with worst.report(name):
+            data = api.draw(found[name], format=chosen, fold=not no_fold, detail=detail, optimize=optimize)
             if path is None:
                 click.echo(data, nl=False)
             else:
@@ -99,6 +106,8 @@ def _drawings(specs: Sequence[str], output: str | None, format: str | None) -> l
     paths = [output.replace("{name}", name) for name in names]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise click.UsageError(f"several drawings would go to {twice}; name a folder, or a pattern with {{name}} in it")
+    for path in paths:
+        refuse_over(path, specs)
     return [(_drawing(path), format or _drawing_format(path)) for path in paths]
 
 

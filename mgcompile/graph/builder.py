@@ -16,7 +16,8 @@ INPUT = "input"
 
 
 MOST_CHANNELS = 1_000_000_000
-MOST_LEVELS = 64
+MOST_LEVELS = 24
+"""As many as a spec can name; the canonical form names all of them."""
 MOST_NUMBERS = 10**14
 """Of one tensor of weights; a slip of the pen reaches more."""
 

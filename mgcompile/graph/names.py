@@ -58,11 +58,12 @@ _PART = re.compile(r"[A-Za-z0-9_-]{1,100}")
 def reserved(part: str, *, first: bool) -> bool:
     """Whether a part of a name is a word of Python's or PyTorch's; the first part is an attribute of the model itself.
 
+    Two underscores at the beginning are Python's: within a class it reads such a name as another one.
+
     >>> reserved("half", first=False), reserved("graph", first=True), reserved("graph", first=False)
     (True, True, False)
     """
-    dunder = part.startswith("__") and part.endswith("__")
-    return iskeyword(part) or dunder or part in (MODEL_WORDS if first else MODULE_WORDS)
+    return iskeyword(part) or part.startswith("__") or part in (MODEL_WORDS if first else MODULE_WORDS)
 
 
 def path_fault(name: object) -> str:

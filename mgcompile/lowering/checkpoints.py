@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mgcompile.errors import InputError, MgcompileError
+from mgcompile.escaping import brief
 from mgcompile.graph import Graph, Shape
 from mgcompile.lowering.headers import DATA, SPEC, Header, read_header
 from mgcompile.outputs import replacing
@@ -61,12 +62,14 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{len(self.kept)} tensors loaded" + (f", {len(self.renamed)} renamed" if self.renamed else "")]
-        lines += _some(f"missing: {name}" for name in self.missing)
-        lines += _some(f"unexpected: {name}" for name in self.unexpected)
+        lines += _some(f"missing: {brief(name)}" for name in self.missing)
+        lines += _some(f"unexpected: {brief(name)}" for name in self.unexpected)
         lines += _some(
-            f"reshaped: {name} is {[*given]}, the model has {[*wanted]}" for name, given, wanted in self.reshaped
+            f"reshaped: {brief(name)} is {[*given]}, the model has {[*wanted]}" for name, given, wanted in self.reshaped
         )
-        lines += _some(f"retyped: {name} is {given}, the model has {wanted}" for name, given, wanted in self.retyped)
+        lines += _some(
+            f"retyped: {brief(name)} is {given}, the model has {wanted}" for name, given, wanted in self.retyped
+        )
         return "\n".join(lines)
 
 
@@ -91,8 +94,8 @@ def unwrapped(name: str) -> str:
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights of a model, and the spec that it carries, to a `.safetensors` file.
 
-    The file is complete or not there; see `mgcompile.outputs`. Raises `MgcompileError` where that fails, and for a
-    model on the meta device.
+    The file is complete or not there; see `mgcompile.outputs`. Raises `MgcompileError` where that fails, where it could
+    not be read again, and for a model on the meta device.
     """
     model, path = _plain(model), Path(path)
     tensors = _separate(model.state_dict())
@@ -103,6 +106,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     try:
         with replacing(path) as draft:
             save_file(tensors, draft, metadata)
+            read_header(draft)
+    except MgcompileError as error:
+        raise MgcompileError(f"cannot write {path}: {str(error).partition(': ')[2]}") from error
     except (OSError, SafetensorError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise MgcompileError(f"cannot write {path}: {reason}") from error
@@ -172,12 +178,17 @@ def load_weights(
 
 
 def _names(given: Iterable[str], rename: Rename | None) -> dict[str, str]:
-    """By the name of each tensor in the model, its given one. Raises `MgcompileError` where two would have one name."""
+    """By the name of each tensor in the model, its given one. Raises `MgcompileError` where two would have one name, or
+    one none.
+    """
     names: dict[str, str] = {}
     for each in given:
         name = each if rename is None else rename(each) if callable(rename) else rename.get(each, each)
+        if not isinstance(name, str):
+            raise MgcompileError(f"{brief(each)} was renamed to {brief(repr(name))}; expected a text")
         if name in names:
-            raise MgcompileError(f"{names[name]} and {each} would both be loaded as {name}; rename one otherwise")
+            both = f"{brief(names[name])} and {brief(each)}"
+            raise MgcompileError(f"{both} would both be loaded as {brief(name)}; rename one otherwise")
         names[name] = each
     return names
 

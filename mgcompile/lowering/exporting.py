@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,6 +54,9 @@ class {name}(nn.Module):
         parent.add_module(last, module)
 '''
 
+_TAKEN = frozenset({*kernels.__all__, *dir(builtins), "annotations", "torch", "nn", "F", "inf", "nan"})
+"""What the file calls by these names, and a class of the same name would hide."""
+
 _CONSTANTS = {"inf": "from math import inf", "nan": "from math import nan"}
 
 
@@ -72,7 +76,7 @@ def to_source(model: fx.GraphModule) -> str:
     name = type(model).__name__
     if not name.isidentifier() or iskeyword(name) or not name.isascii():
         raise MgcompileError(f"{name!r} is no name of a class")
-    name += "Model" * (name in {*kernels.__all__, "torch", "nn", "F"})
+    name += "Model" * (name in _TAKEN)
     return "\n".join(
         [
             _HEAD.format(name=name, imports="".join(f"{_CONSTANTS[constant]}\n" for constant in constants)),

@@ -11,6 +11,7 @@ from typing import IO, Any
 from safetensors import SafetensorError, safe_open
 
 from mgcompile.errors import MgcompileError
+from mgcompile.escaping import brief
 from mgcompile.graph import Shape
 from mgcompile.inputs import open_regular
 
@@ -46,7 +47,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             text = _header_bytes(file)
         with safe_open(path, framework="np"):  # offsets that overlap, types that do not exist, a file that ends early
             header = json.loads(text, object_pairs_hook=_unique)
-        about = header.pop("__metadata__", {})
+        about = header.pop("__metadata__", None) or {}
         data = json.loads(about[DATA]) if DATA in about else None
     except OSError as error:
         raise MgcompileError(f"cannot read {name}: {error.strerror or error}") from error
@@ -71,7 +72,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is in its header twice")
+        raise ValueError(f"'{brief(twice)}' is in its header twice")
     return found
 
 

@@ -14,10 +14,10 @@ MOST_EXPRESSIONS: Final = 250_000
 """Characters of all expressions that differ."""
 MOST_NAMES: Final = 25_000_000
 """Characters in the names of layers and operations."""
-MOST_LAYERS: Final = 100_000
-"""Layers, counted before any is made; items of one list."""
 MOST_PARTS: Final = 60_000
 """Operations and layers together, counted while they are made."""
+MOST_LAYERS: Final = MOST_PARTS
+"""Layers, counted before any is made; items of one list."""
 MOST_PARAMS: Final = 500
 MOST_MISTAKES: Final = 100
 """Mistakes that are told; of further ones the number."""

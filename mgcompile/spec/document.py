@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from keyword import iskeyword
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
@@ -77,6 +78,9 @@ TAKEN = ("incoming", "levels", "true", "false")
 def _param_name(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(NAME, value):
         raise wrong("a name of letters, digits and _", value)
+    if iskeyword(value):
+        about = "{name} is a word of Python's and cannot be read in an expression; choose another name"
+        raise PydanticCustomError("taken", about, {"name": value})
     if value in TAKEN:
         raise PydanticCustomError(
             "taken", "every expression knows {name} already; choose another name", {"name": value}
@@ -84,7 +88,16 @@ def _param_name(value: Any) -> str:
     return value
 
 
-ParamName = Annotated[str, Fixed(_param_name, {"type": "string", "pattern": f"^{NAME}$"})]
+def _parameter_name(value: Any) -> str:
+    if value == "use":
+        raise PydanticCustomError("taken", "`use` says which block; choose another name", {})
+    return _param_name(value)
+
+
+NAME_SCHEMA = {"type": "string", "pattern": f"^{NAME}$"}
+ParamName = Annotated[str, Fixed(_param_name, NAME_SCHEMA)]
+ParameterName = Annotated[str, Fixed(_parameter_name, NAME_SCHEMA)]
+"""The name of a parameter of a block, which stands beside `use` where the block is used."""
 
 
 class InputSpec(Options):
@@ -156,7 +169,7 @@ Params = Annotated[dict[ParamName, Param], BeforeValidator(_not_too_many)]
 class BlockSpec(Options):
     """A list of layers with parameters, to be used by name."""
 
-    params: Params = {}
+    params: Annotated[dict[ParameterName, Param], BeforeValidator(_not_too_many)] = {}
     """Its parameters; every expression inside knows them."""
     layers: Layers
     """Its layers; `from: start` inside is what the block received."""

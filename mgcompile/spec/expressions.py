@@ -42,6 +42,7 @@ from mgcompile.spec.arithmetic import (
     unknown,
 )
 from mgcompile.spec.budget import Budget
+from mgcompile.spec.scanning import HALF_PAIR
 from mgcompile.spec.wording import short
 
 __all__ = ["Expression", "ExpressionError", "Value", "escaped", "evaluate", "has_expression", "names_in"]
@@ -209,6 +210,8 @@ def _check_node(node: ast.AST, body: str) -> None:
             raise Refused(unknown("function", node.func.id, FUNCTIONS))
         return
     known = isinstance(node, KNOWN_NODES)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and HALF_PAIR.search(node.value):
+        raise Refused("half of a surrogate pair in a text; write the character itself")
     if isinstance(node, ast.Constant):
         known = isinstance(node.value, int | float | str)
     elif isinstance(node, ast.BinOp):

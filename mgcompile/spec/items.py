@@ -58,12 +58,16 @@ COMMON = frozenset(name.removesuffix("_") for name in CommonOptions.model_fields
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A key that no layer and nothing beside a layer has; as text the message."""
+    """A key that no layer and nothing beside a layer has; as text the message. `kind` is the layer beside it."""
 
     key: str
     what: str
+    kind: str = ""
 
     def __str__(self) -> str:
+        if self.kind and any(self.key == name.removesuffix("_") for name in layer_classes()[self.kind].model_fields):
+            where = f"it belongs under `{self.kind}:`, further to the right"
+            return f"`{self.key}` is an option of {self.kind}: {where}"
         return _unknown(self.key, self.what)
 
 
@@ -107,7 +111,7 @@ def _item(value: Any) -> Item:
     kinds = [key for key in value if key in layer_classes()]
     what = "key" if kinds else "layer"
     faults = [
-        Fault((key,), Unknown(key, what), reserved=f"an unknown {what}")
+        Fault((key,), Unknown(key, what, kinds[0] if kinds else ""), reserved=f"an unknown {what}")
         for key in value
         if key not in kinds and key not in COMMON
     ]
@@ -240,6 +244,11 @@ class Defaults:
         ]
         kinds = [kind for kind in value if kind in layer_classes()]
         options = {kind: _validated(partial(layer_classes()[kind]), value[kind], (kind,), faults) for kind in kinds}
+        for kind, given in options.items():
+            for name in (given and given.__pydantic_extra__) or ():
+                beside = layer_classes()[kind].shorthand
+                message = f"nothing reads it: what stands beside {beside} is said where {kind} is used"
+                faults.append(Fault((kind, name), message, reserved="an unknown key"))
         return cls({kind: given for kind, given in options.items() if given is not None}, tuple(faults))
 
     @classmethod

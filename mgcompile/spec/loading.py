@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mgcompile.errors import Problem, SpecError
+from mgcompile.errors import InputError, Problem, SpecError
 from mgcompile.graph import Graph
 from mgcompile.graph.collecting import collection_paused
 from mgcompile.spec.base import Options, Path
@@ -26,7 +26,8 @@ from mgcompile.spec.items import item_of, items_in
 from mgcompile.spec.limits import check_length
 from mgcompile.spec.problems import Mistakes
 from mgcompile.spec.source import Source, parse_source, read_source, source_of_mapping
-from mgcompile.spec.wording import listed, nearest, quoted
+from mgcompile.spec.tree import kind_of
+from mgcompile.spec.wording import listed, nearest, quoted, short
 from mgcompile.spec.writing import dump, plain
 
 __all__ = ["Spec", "SpecLike", "load", "parse_param", "parse_spec", "zoo_folder", "zoo_names"]
@@ -127,13 +128,14 @@ def parse_spec(
 def parse_param(text: str) -> tuple[str, Any]:
     """`name=value` as a name and a value, read as YAML. Raises `SpecError`."""
     name, equals, value = text.partition("=")
-    if not equals or not name.strip() or "\n" in value:
-        raise SpecError([Problem(f"--set {text}", 0, 0, "", "expected name=value")])
+    shown = f"--set {short(text)}"
+    if not equals or not name.strip() or value.splitlines() not in ([], [value]):
+        raise SpecError([Problem(shown, 0, 0, "", "expected name=value, in one line")])
     try:
-        return name.strip(), parse_source(f"value: {value}", text).data["value"]
+        return name.strip(), parse_source(f"value: {value}", shown, extends=False).data["value"]
     except SpecError as error:
         # Places in a text that nobody wrote would mislead.
-        raise SpecError([Problem(f"--set {text}", 0, 0, "", error.errors[0].message)]) from None
+        raise SpecError([Problem(shown, 0, 0, "", error.errors[0].message)]) from None
 
 
 def zoo_folder() -> FilePath:
@@ -153,7 +155,11 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any], allow_outside: boo
     zoo = zoo_folder()
     if isinstance(source, Mapping):
         return source_of_mapping(source, zoo=zoo, allow_outside=allow_outside)
-    name = os.fspath(source)
+    try:
+        name = os.fsdecode(source)
+    except TypeError:
+        expected = "expected a spec: a path, a name of the zoo, a mapping or a Spec"
+        raise InputError(f"{expected}, found {kind_of(source)}") from None
     if not os.path.lexists(name) and not name.endswith((".yaml", ".yml", ".json")):
         folder, _, member = name.partition("/")
         # As `zoo_names` has it, without looking through all of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,15 @@ __all__ = ["Mistakes", "problem_at", "validation_problems"]
 
 ELSEWHERE = "; check this file by itself to see it"
 """What is said in place of what stands in another file than the user's: it may be no spec at all."""
+
+
+NAMED = frozenset({"params", "blocks", "outputs"})
+"""Parts of a spec whose keys are names that somebody chose."""
+
+
+def _told(where: Path, *, foreign: bool) -> str:
+    """The path of a place; in another file without names, which may be no names."""
+    return path_text(where[:1] if foreign and where and where[0] in NAMED else where)
 
 
 def problem_at(source: Source, where: Path, message: str, *, key: bool = False) -> Problem:
@@ -71,7 +81,7 @@ class Mistakes:
                 text = str(fault.error) if not foreign else fault.reserved + ELSEWHERE
                 shown = place[:-1] if foreign and fault.path else place
                 mark = self.source.locate(place, key=bool(fault.path))
-                self.add(Problem(mark.file, mark.line, mark.column, path_text(shown), text))
+                self.add(Problem(mark.file, mark.line, mark.column, _told(shown, foreign=foreign), text))
             else:
                 self.more += 1
 
@@ -109,14 +119,17 @@ def validation_problems(
         elif unknown:
             yield _unknown_problem((*prefix, *loc), source, _model_at(model, loc[:-1]))
         else:
-            message = _message(detail, loc, model, foreign=source.is_foreign((*prefix, *loc)))
-            yield problem_at(source, (*prefix, *loc), message, key="[key]" in detail["loc"])
+            place, foreign = (*prefix, *loc), source.is_foreign((*prefix, *loc))
+            message = _message(detail, loc, model, foreign=foreign)
+            problem = problem_at(source, place, message, key="[key]" in detail["loc"])
+            yield replace(problem, path=_told(place, foreign=foreign))
 
 
 def _unknown_problem(where: Path, source: Source, model: type[BaseModel] | None) -> Problem:
     if source.is_foreign(where):
         mark = source.locate(where, key=True)
-        return Problem(mark.file, mark.line, mark.column, path_text(where[:-1]), f"an unknown key{ELSEWHERE}")
+        told = _told(where[:-1], foreign=True)
+        return Problem(mark.file, mark.line, mark.column, told, f"an unknown key{ELSEWHERE}")
     return problem_at(source, where, _unknown_key(str(where[-1]), model), key=True)
 
 

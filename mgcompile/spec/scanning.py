@@ -15,13 +15,15 @@ from typing import Any, Final
 import yaml
 
 from mgcompile.spec.tree import MAX_DIGITS, Builder, Scalar, kind_of
+from mgcompile.spec.wording import short
 
-__all__ = ["scan_json", "scan_python", "scan_yaml"]
+__all__ = ["HALF_PAIR", "plain_scalar", "scan_json", "scan_python", "scan_yaml"]
 
 # libyaml is ten times as fast; a PyYAML built without it reads the same language.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""What no text in UTF-8 can hold."""
 _YAML_TAG: Final = "tag:yaml.org,2002:"
 _MAX_INT_TEXT: Final = 1000  # zeros in front are allowed, so more than MAX_DIGITS
 _NUMBER_STARTS: Final = frozenset("+-.0123456789")
@@ -36,7 +38,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
-def _plain_scalar(text: str) -> Scalar:
+def plain_scalar(text: str) -> Scalar:
     """What an unquoted YAML scalar means in the core schema of YAML 1.2."""
     if text[:1] not in _NUMBER_STARTS or not text:
         return _WORDS.get(text, text)
@@ -90,14 +92,15 @@ def _take_event(event: yaml.Event, builder: Builder) -> None:
             return
         tag = getattr(event, "tag", None)
         if tag is not None:
-            builder.report(line, column, f"the tag `{_short_tag(tag)}` is refused: a spec has no tags; remove it")
+            shown = short(_short_tag(tag))
+            builder.report(line, column, f"the tag `{shown}` is refused: a spec has no tags; remove it")
         if isinstance(event, yaml.ScalarEvent):
             if event.style:
                 builder.scalar(event.value, line, column, event.anchor)
             elif event.value == "<<" and builder.expects_key():
                 builder.refuse_merge_key(line, column)
             else:
-                builder.scalar(_plain_scalar(event.value), line, column, event.anchor)
+                builder.scalar(plain_scalar(event.value), line, column, event.anchor)
         else:
             builder.open({} if isinstance(event, yaml.MappingStartEvent) else [], line, column, event.anchor)
 
@@ -191,11 +194,11 @@ def _take_token(token: str, builder: Builder, line: int, column: int) -> None:
         builder.close()
     elif token[0] == '"':
         value = json.loads(token)
-        if _HALF_PAIR.search(value):
+        if HALF_PAIR.search(value):
             builder.report(line, column, "half of a surrogate pair in `\\u` escapes; write the character itself")
         builder.scalar(value, line, column)
     else:
-        builder.scalar(math.nan if token in ("NaN", "Infinity", "-Infinity") else _plain_scalar(token), line, column)
+        builder.scalar(math.nan if token in ("NaN", "Infinity", "-Infinity") else plain_scalar(token), line, column)
 
 
 def scan_python(data: object, builder: Builder) -> None:
@@ -239,6 +242,6 @@ def _plain_python(value: object, builder: Builder) -> Scalar:
         builder.report(0, 0, f"{kind_of(value)} has no place in a spec; expected text, a number, a list or a mapping")
         return ""
     text = str.__str__(value)
-    if _HALF_PAIR.search(text):
+    if HALF_PAIR.search(text):
         builder.report(0, 0, "half of a surrogate pair in a text")
     return text

@@ -34,9 +34,12 @@ def check_sharing(share: Share, repeat: int | None, pyramid: Pyramid, builder: G
     """Raise `LayerError` where a layer shares nothing though it is told to. `before`: the nodes that there were."""
     if share.repeats and repeat is None:
         raise LayerError("the layer has no `repeat`, so there are no repeats to share weights", "share", "repeats")
+    made = [*islice(builder.nodes.values(), before, None)]
+    told = "with" if share.with_ is not None else "repeats" if share.repeats else ""
+    if told and not any(builder.has_tensors(node.weights) for node in made):
+        raise LayerError("there are no weights here to share", "share", told)
     if not share.levels or len(pyramid) < 2:
         return
-    made = islice(builder.nodes.values(), before, None)
     uses = Counter(node.weights for node in made if builder.has_tensors(node.weights))
     if not any(times > 1 and ".shared" in f".{weights}" for weights, times in uses.items()):
         raise LayerError(

@@ -41,11 +41,13 @@ class Mark:
 class Source:
     """A spec as plain data, `extends` merged in, that knows where each value came from. Not to be changed.
 
-    `name` is the file as the user named it, `<mapping>` for a spec that is a Python mapping.
+    `name` is the file as the user named it, `<mapping>` for a spec that is a Python mapping; `files` are this one and
+    those that it extends.
     """
 
     name: str
     data: dict[str, Any]
+    files: tuple[str, ...]
     _root: Node = field(repr=False, compare=False)
 
     def is_foreign(self, path: SourcePath) -> bool:
@@ -236,7 +238,7 @@ def _source(root: Node, name: str, reach: _Reach) -> Source:
     while trees:
         merged = _merge(_without_extends(trees.pop()), merged)
     data: dict[str, Any] = _plain(merged)
-    return Source(name, data, merged)
+    return Source(name, data, tuple(names), merged)
 
 
 def _without_extends(root: Node) -> Node:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeAlias
 
 from mgcompile.errors import Problem, SpecError
+from mgcompile.spec.wording import short
 
 __all__ = ["MAX_DEPTH", "MAX_DIGITS", "Builder", "Node", "Scalar", "Stop", "kind_of", "path_text"]
 
@@ -164,12 +165,12 @@ class Builder:
         self._add(frame.node)
 
     def alias(self, name: str, line: int, column: int) -> None:
-        target = self._anchors.get(name)
+        target, shown = self._anchors.get(name), short(name)
         value: Any = None
         if target is None:
-            self.report(line, column, f"no anchor `&{name}` stands before `*{name}`")
+            self.report(line, column, f"no anchor `&{shown}` stands before `*{shown}`")
         elif not target.size:
-            self.report(line, column, f"`*{name}` stands inside `&{name}`, which would contain itself without end")
+            self.report(line, column, f"`*{shown}` stands inside `&{shown}`, which would contain itself without end")
         else:
             self._deepen(target.height, line, column)
             value = target.value
@@ -258,5 +259,7 @@ def kind_of(value: object) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+        return f"more than {MAX_DIGITS} digits"  # to write them takes long, and Python refuses thousands of them
     text = json.dumps(value[:80] if isinstance(value, str) else value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:36]}..."

@@ -11,6 +11,7 @@ from mgcompile.escaping import for_yaml, visible
 from mgcompile.spec.base import Options
 from mgcompile.spec.expressions import Expression, escaped
 from mgcompile.spec.fields import LevelChoice
+from mgcompile.spec.scanning import plain_scalar
 
 __all__ = ["dump", "plain", "written"]
 
@@ -72,8 +73,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Text of which not all is seen stands in double quotes, where it can be escaped."""
-        style = None if visible(data, lines=True) == data else '"'
+        """Text of which not all is seen stands in double quotes, where it can be escaped. That which is a number in
+        YAML 1.2, which is read, and none in YAML 1.1, which PyYAML writes, stands in single ones.
+        """
+        quotes = "'" if not isinstance(plain_scalar(data), str) else None
+        style = quotes if visible(data, lines=True) == data else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:

@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from mgcompile import load
 from mgcompile.analysis import ReceptiveField, receptive_field
+from mgcompile.analysis.reach import MOST_CELLS
 from mgcompile.errors import ShapeError
 from mgcompile.graph import Graph, verify
 from mgcompile.graph.builder import GraphBuilder
@@ -496,3 +497,13 @@ def test_ten_thousand_layers() -> None:
     assert time.process_time() - start < 20
     assert found.outputs[0].unclipped == (20_001, 20_001)
     assert found.covered_at == 112
+
+
+def test_a_field_of_very_many_cells_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few lines of a spec would take tens of gigabytes."""
+    assert MOST_CELLS * 32 < 2**30
+    monkeypatch.setattr("mgcompile.analysis.reach.MOST_CELLS", 20_000)
+    spec = load({"input": {"size": 1000}, "layers": [{"pyramid": 8}, {"conv": {"channels": 4}, "repeat": 20}]})
+    with pytest.raises(ShapeError, match=r"a receptive field of so many cells .* choose a smaller size"):
+        receptive_field(spec.graph)
+    assert receptive_field(spec.graph, (300, 300)).outputs

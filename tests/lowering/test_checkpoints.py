@@ -166,6 +166,7 @@ DAMAGED = {
     "an unknown type": ({"a": ONE | {"dtype": "F128"}}, "unknown variant"),
     "values that are not there": ({"a": ONE | {"shape": [2**40], "data_offsets": [0, 2**42]}}, "incomplete|not fully"),
     "a spec that is no text": ({"__metadata__": {"mgcompile.spec": 5}, "a": ONE}, "invalid type"),
+    "data that are no JSON": ({"__metadata__": {"mgcompile.data": "["}, "a": ONE}, "Expecting value"),
 }
 
 
@@ -177,6 +178,36 @@ class TestDamagedFiles:
         for read in (read_checkpoint, mgcompile.load_model):
             with pytest.raises(MgcompileError, match=rf"cannot read .*x.safetensors: .*({said})"):
                 read(path)
+
+    def test_what_could_not_be_read_is_not_written(self, tmp_path):
+        path = tmp_path / "x.safetensors"
+        save(model(), path)
+        before = path.read_bytes()
+        with pytest.raises(MgcompileError, match=r"cannot write .*x.safetensors: .* bytes; at most 8,388,608 are read"):
+            save(model(spec="x" * (8 << 20)), path)
+        assert path.read_bytes() == before
+        assert os.listdir(tmp_path) == ["x.safetensors"]
+
+    def test_metadata_that_is_null(self, tmp_path):
+        path = written(tmp_path / "x.safetensors", {"__metadata__": None, "a": ONE}, b"\0" * 4)
+        assert read_checkpoint(path)[0] is None
+        with pytest.raises(InputError, match="weights and no spec"):
+            mgcompile.load_model(path)
+
+    def test_names_stay_within_their_lines(self):
+        model = mgcompile.compile({"input": {"size": 8}, "layers": [{"conv": {"channels": 2}}]}, device="cpu")
+        names = ["a\nkept: everything\x1b[2J", "x" * 100_000]
+        with pytest.raises(MgcompileError, match="unexpected") as caught:
+            load_weights(model, model.state_dict() | dict.fromkeys(names, torch.zeros(1)))
+        assert len(str(caught.value).splitlines()) == 3
+        assert len(str(caught.value)) < 500
+        assert "\x1b" not in str(caught.value)
+
+    @pytest.mark.parametrize("rename", [lambda name: [name], lambda name: None, {"conv1.conv.level0.bias": 5}])
+    def test_new_names_are_texts(self, rename):
+        model = mgcompile.compile({"input": {"size": 8}, "layers": [{"conv": {"channels": 2}}]}, device="cpu")
+        with pytest.raises(MgcompileError, match="expected a text"):
+            load_weights(model, model.state_dict(), rename=rename)
 
     @pytest.mark.parametrize("length", [0, 3, 100_000_000, 2**63 - 1, 2**64 - 1])
     def test_lengths_that_are_not_so(self, tmp_path, length):

@@ -86,6 +86,8 @@ def test_what_is_no_file_of_a_spec_is_never_read(name: str, outside: bool) -> No
         f"a: *{SECRET}\n",
         f"a: !{SECRET} b\n",
         f"{SECRET}: {{b: [\n",
+        f"params: {{'{SECRET}!': 1, {SECRET}: {{x: 1}}}}\noutputs: {{'{SECRET}!': x, {SECRET}: [1]}}\n",
+        f"blocks: {{'{SECRET}!': {{}}, {SECRET}: {{layers: [{SECRET}]}}}}\n",
         f"defaults: {{{SECRET}: 1}}\nblocks: {SECRET}\n",
         f"{SECRET}\n",
     ],

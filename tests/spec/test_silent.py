@@ -232,3 +232,51 @@ def test_a_sum_says_where_its_operands_come_from() -> None:
 )
 def test_layers_as_other_tools_call_them(layer: Any, words: str) -> None:
     assert words in refusal(layer)
+
+
+@pytest.mark.parametrize("name", ["in", "if", "True", "None", "lambda"])
+def test_a_param_has_a_name_that_expressions_can_read(name: str) -> None:
+    assert "cannot be read in an expression" in refusal("pool", params={name: 3})
+    block = {"params": {name: 3}, "layers": ["pool"]}
+    assert "cannot be read in an expression" in refusal({"block": "b"}, blocks={"b": block})
+
+
+def test_a_parameter_of_a_block_can_be_given() -> None:
+    said = refusal({"block": "b"}, blocks={"b": {"params": {"use": 3}, "layers": [{"pad": "${use}"}]}})
+    assert said == "blocks.b.params.use: `use` says which block; choose another name"
+
+
+def test_defaults_that_would_reach_nothing_are_refused() -> None:
+    assert refusal("pool", defaults={"op": {"times": 3}}) == (
+        "defaults.op.times: nothing reads it: what stands beside name is said where op is used"
+    )
+    assert refusal("pool", defaults={"block": {"use": "b", "w": 3}}) == (
+        "defaults.block.w: nothing reads it: what stands beside use is said where block is used"
+    )
+
+
+@pytest.mark.parametrize("layer", [{"norm": {"eps": 0}}, {"conv": {"norm": {"by": "batch", "eps": "${0 * 1}"}}}])
+def test_a_batch_norm_that_could_not_be_trained_is_refused(layer: Any) -> None:
+    assert "eps: 0 divides by zero in training; expected a positive number" in refusal(layer)
+    assert spec_of({"norm": {"by": "layer", "eps": 0}})
+
+
+@pytest.mark.parametrize("layer", [{"extend": "finer"}, {"up": {"steps": 1}}, {"pool": {}}])
+def test_levels_go_as_far_as_they_can_be_named(layer: dict[str, Any]) -> None:
+    assert spec_of({**layer, "repeat": 24})
+    assert "is out of reach; levels go from -24 to 24" in refusal({**layer, "repeat": 25})
+
+
+@pytest.mark.parametrize("share", ["repeats", {"with": "a"}])
+def test_a_layer_without_weights_shares_none(share: Any) -> None:
+    repeat = {"repeat": 2} if share == "repeats" else {}
+    said = refusal({"id": "a", "pool": {}}, {"act": "relu", "share": share, **repeat})
+    assert said.endswith("there are no weights here to share")
+    assert spec_of({"id": "a", "act": "prelu"}, {"act": "prelu", "share": share, **repeat})
+
+
+def test_an_option_that_stands_beside_its_layer() -> None:
+    """The commonest mistake in indentation: `- conv:`, and below it `channels: 4` as far to the right."""
+    assert refusal({"conv": None, "channels": 4}) == (
+        "layers[0].channels: `channels` is an option of conv: it belongs under `conv:`, further to the right"
+    )

@@ -586,3 +586,10 @@ def test_path_text() -> None:
     assert path_text(()) == ""
     assert path_text(("layers", 5, "conv", "kernel", 0)) == "layers[5].conv.kernel[0]"
     assert path_text(("a b", "c-d", "é")) == '["a b"].c-d.é'
+
+
+@pytest.mark.parametrize("digits", [30, 5000])
+def test_a_key_that_is_a_very_long_number(digits: int) -> None:
+    number = -(10**digits)
+    with pytest.raises(SpecError, match="a key must be text, found a number"):
+        source_of_mapping({number: 1})

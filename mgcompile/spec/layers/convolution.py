@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from mgcompile.graph.ops import ACTIVATIONS, Activation, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Op, PReLU
 from mgcompile.graph.ops import Conv as ConvOp
 from mgcompile.graph.ops import Dropout as DropoutOp
-from mgcompile.spec.base import LayerSpec, Place, Pyramid, Step
+from mgcompile.spec.base import LayerError, LayerSpec, Place, Pyramid, Step
 from mgcompile.spec.fields import (
     Bool,
     Channels,
@@ -50,6 +50,10 @@ class Norm(LayerSpec):
     @classmethod
     def spread(cls, value: Any) -> Any:
         return {"by": "none" if value is None else value}
+
+    def check(self) -> None:
+        if self.by == "batch" and not self.eps:
+            raise LayerError("eps: 0 divides by zero in training; expected a positive number", "eps")
 
     def unread(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         if self.by != "group":
