@@ -20,7 +20,7 @@ from mgcompile.graph.names import reserved
 from mgcompile.graph.ops import Kind, Op
 from mgcompile.spec.base import LayerError, Path, Place, Pyramid, Share, Step
 from mgcompile.spec.binding import Binding
-from mgcompile.spec.budget import MOST_MISTAKES, MOST_PARTS, Budget, Exhausted
+from mgcompile.spec.budget import ALLOW_LARGE, MOST_MISTAKES, Budget, Exhausted
 from mgcompile.spec.document import Document, Output
 from mgcompile.spec.expressions import Expression
 from mgcompile.spec.fields import LevelChoice
@@ -198,8 +198,8 @@ class Elaboration:
                 break
             self._steps += 1
             self._where = step.where
-            if self._projected() > MOST_PARTS:
-                raise Exhausted(f"more than {MOST_PARTS:,} operations and layers after repeats, blocks and growth")
+            if self._projected() > (most := self.budget.parts):
+                raise Exhausted(f"more than {most:,} operations and layers after repeats and growth{ALLOW_LARGE}")
             if index == 1:
                 # The first of those that are alike has told how much they come to; from here on they are counted.
                 self._open[-1][0] = 1

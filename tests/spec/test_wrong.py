@@ -204,3 +204,12 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if not os.access(secret, os.R_OK):
         with pytest.raises(SpecError, match=r"^secret\.yaml: no permission"):
             load("secret.yaml")
+
+
+def test_a_spec_is_large_where_that_is_allowed() -> None:
+    data = {"input": {"size": 8}, "layers": [{"act": "relu", "repeat": 70_000}]}
+    with pytest.raises(SpecError, match=r"layers: .*at most 60,000 are allowed; --allow-large"):
+        load(data)
+    spec = load(data, allow_large=True)
+    assert len(spec.graph) == 70_001
+    assert load(spec, params={}) is spec
