@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import mmap
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ LIMIT = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the messages that are found as those expected")
-    parser.addoption("--sequences", type=int, default=60, help="how many sequences laws/test_state_machine.py tries")
+    parser.addoption("--sequences", type=int, default=30, help="how many sequences laws/test_state_machine.py tries")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -67,3 +68,13 @@ def plain_inductor() -> Iterator[None]:
 
     with config.patch({"cpp.simdlen": 1, "compile_threads": 1}):
         yield
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """This process and those that it starts listen to SIGINT and SIGHUP, even where a shell has had them ignored."""
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -56,14 +56,6 @@ def test_standard_output_that_is_full(folder: Path, args: str) -> None:
 def test_a_reader_of_one_line(folder: Path) -> None:
     done = shell("mgcompile schema | head -1")
     assert (done.stdout, done.stderr) == ("{\n", "")
-
-
-@pytest.fixture
-def interrupts() -> Iterator[None]:
-    """Processes that are started listen to SIGINT, even where a shell has had it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupted(args: Sequence[str], after: float) -> tuple[int, bytes]:

@@ -236,4 +236,4 @@ def test_forms_stay_equal(form: str, request: pytest.FixtureRequest, one_thread:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", SHARES)
 def test_forms_stay_equal_at_length(form: str, one_thread: None) -> None:
-    run(form, SHARES[form] * 300)
+    run(form, SHARES[form] * 100)

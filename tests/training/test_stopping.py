@@ -23,7 +23,7 @@ from tests.training.made import SMALL, figures, losses, recipe, scenes
 from tests.training.together import prepared, start
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "interrupts"),
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
 ]
 
