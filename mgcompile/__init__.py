@@ -9,7 +9,7 @@ TYPE_CHECKING = False  # nothing is imported here: `mgcompile --help` answers at
 if TYPE_CHECKING:
     from typing import Any
 
-    from mgcompile.api import audit, compile, draw, load, load_model, memory, receptive_field, roofline, save
+    from mgcompile.api import audit, compile, draw, load, load_model, memory, receptive_field, refresh, roofline, save
     from mgcompile.errors import MgcompileError, Problem, ShapeError, SpecError
     from mgcompile.graph.ops import Op, register_op
     from mgcompile.spec import Spec
@@ -28,6 +28,7 @@ __all__ = [
     "load_model",
     "memory",
     "receptive_field",
+    "refresh",
     "register_op",
     "roofline",
     "save",
@@ -36,7 +37,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("audit", "compile", "draw", "load", "load_model", "save"), "mgcompile.api"),
+    **dict.fromkeys(("audit", "compile", "draw", "load", "load_model", "refresh", "save"), "mgcompile.api"),
     **dict.fromkeys(("memory", "receptive_field", "roofline"), "mgcompile.api"),
     **dict.fromkeys(("MgcompileError", "Problem", "ShapeError", "SpecError"), "mgcompile.errors"),
     **dict.fromkeys(("Op", "register_op"), "mgcompile.graph.ops"),

@@ -12,7 +12,7 @@ from mgcompile.spec import SpecLike, load
 
 if TYPE_CHECKING:
     import torch
-    from torch import fx
+    from torch import fx, nn
 
     from mgcompile.analysis import Audit
     from mgcompile.analysis.machine import Machine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mgcompile.graph import Graph
     from mgcompile.lowering.checkpoints import Rename
 
-__all__ = ["audit", "compile", "draw", "load", "load_model", "memory", "receptive_field", "roofline", "save"]
+__all__ = ["audit", "compile", "draw", "load", "load_model", "memory", "receptive_field", "refresh", "roofline", "save"]
 
 Mode = Literal["training", "inference"]
 """What a model is optimised for."""
@@ -50,9 +50,11 @@ def compile(
     `optimize` gives a model that computes the same in less time and memory; its `state_dict` has the same names and
     shapes, so weights of one form load into every other. "training" keeps gradients and batch statistics as they are.
     "inference" returns the model in evaluation mode, with parameters that require no gradients; then, on a CPU,
-    convolutions run on packed weights, which are made anew when the weights change. With `tune`, each convolution
-    chooses its way by timing at its first call with new sizes, and remembers it on disk. `precision="bf16"` computes
-    convolutions and linear layers in bfloat16; weights, input and outputs stay in single precision.
+    convolutions run on packed weights, which are made anew when the weights change; where PyTorch gives no sign of it,
+    by the next `eval()` or `train()`, or by `refresh`. They take at most as many bytes as the weights, and 32 MiB,
+    or what the image in hand needs where that is more. With `tune`, each convolution chooses its way by
+    timing at its first call with new sizes, and remembers it on disk. `precision="bf16"` computes convolutions and
+    linear layers in bfloat16; weights, input and outputs stay in single precision.
 
     Raises `SpecError`, and `MgcompileError` for an option's value that is unknown.
     """
@@ -71,6 +73,20 @@ def compile(
         precision=precision,
         tune=tune,
     )
+
+
+def refresh(model: nn.Module) -> None:
+    """Let an optimised model, or any module that holds some, look at its weights again.
+
+    It sees changes by itself, save those to a few numbers of a tensor of which PyTorch gives no sign: writes through
+    `.data`, through NumPy or to tensors that were made in inference mode. `eval()` and `train()` do the same. Does
+    nothing to other modules.
+    """
+    from mgcompile.lowering.fused import FusedConv2d
+
+    for module in model.modules():
+        if isinstance(module, FusedConv2d):
+            module.packed.clear()
 
 
 def audit(

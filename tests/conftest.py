@@ -18,6 +18,7 @@ LIMIT = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the messages that are found as those expected")
+    parser.addoption("--sequences", type=int, default=60, help="how many sequences laws/test_state_machine.py tries")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -245,7 +245,7 @@ def test_ten_thousand_layers(folder: Path) -> None:
     text = "name: deep\ninput: {size: 64}\nlayers:\n  - conv: {channels: 4, norm: none}\n    repeat: 10000\n"
     (folder / "deep.yaml").write_text(text)
     start = time.process_time()
-    result = run("deep.yaml", *ALL, "--max", "memory=1GiB")
+    result = run("deep.yaml", "--allow-large", *ALL, "--max", "memory=1GiB")
     assert time.process_time() - start < 100  # about 10 s
     assert result.exit_code == 0
     assert "24 of the 10001 depths at which the field grows" in result.stdout

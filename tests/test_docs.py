@@ -202,3 +202,16 @@ def test_the_task_that_contributing_shows_is_trained_for(tmp_path: Path, monkeyp
     trained = train(spec, recipe, data, tmp_path / "run", device="cpu")
     assert trained.test.samples == data.samples("test") > 0
     assert set(trained.test.metrics) == {"top1_error", "top5_error"}
+
+
+def test_the_tests_that_hold_the_security_page_exist() -> None:
+    """A name stands for the file before it where it begins with `::`."""
+    text, file, found = (ROOT / "docs" / "security.md").read_text(encoding="utf-8"), "", 0
+    for name, inside in re.findall(r"`(tests/[\w/.]*)?(?:::(\w+))?`", text):
+        file = name or file
+        if name or inside:
+            found += 1
+            assert (ROOT / file).exists(), file
+            if inside:
+                assert re.search(rf"^ *(?:def|class) {inside}\b", (ROOT / file).read_text(), re.MULTILINE), inside
+    assert found > 30

@@ -56,7 +56,7 @@ __all__ = [
 FAILED, WRONG = 1, 2
 WIDTH, NARROWEST, WIDEST = 120, 40, 1000
 LARGEST_BATCH = 65536
-OUTSIDE, READ = "mgcompile.allow_outside", "mgcompile.read"
+ALLOWED, READ = "mgcompile.allowed", "mgcompile.read"
 """What a context knows: whether `extends` may reach anywhere, and the files that were read."""
 OPTIMIZE = ("inference", "training")
 TABLE_FORMATS = ("table", "json", "csv", "markdown")
@@ -237,8 +237,8 @@ def page(path: str | None) -> dict[str, Any]:
     return {"width": min(max(width, NARROWEST), WIDEST), "terminal": utf8 and not plain}
 
 
-def _allow_outside(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    ctx.meta[OUTSIDE] = value
+def _allow(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta.setdefault(ALLOWED, {})[str(param.name)] = value
 
 
 def read(name: str, params: Mapping[str, Any]) -> Spec:
@@ -246,15 +246,15 @@ def read(name: str, params: Mapping[str, Any]) -> Spec:
     from mgcompile.spec.source import MAX_BYTES
 
     context = click.get_current_context(silent=True)
-    outside = context is not None and context.meta.get(OUTSIDE, False)
+    allowed: dict[str, bool] = {} if context is None else context.meta.get(ALLOWED, {})
     if name != "-":
-        spec = load(name, params=params, allow_outside=outside)
+        spec = load(name, params=params, **allowed)
         if context is not None:
             context.meta.setdefault(READ, []).extend(spec.source.files)
         return spec
     if sys.stdin is None:
         raise click.UsageError("standard input is closed")
-    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params, allow_outside=outside)
+    return parse_spec(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", params=params, **allowed)
 
 
 def _specs(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -312,7 +312,7 @@ many_specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True,
 
 
 def set_option(function: Callable[..., None]) -> Callable[..., None]:
-    """What every command that reads a spec takes: values of params, and how far `extends` may reach."""
+    """What all that read a spec take: values of params, how far `extends` may reach, how large the spec may be."""
     params = click.option(
         "--set",
         "params",
@@ -325,10 +325,17 @@ def set_option(function: Callable[..., None]) -> Callable[..., None]:
         "--allow-outside",
         is_flag=True,
         expose_value=False,
-        callback=_allow_outside,
+        callback=_allow,
         help="Let `extends` read specs outside of the folder of the SPEC.",
     )
-    return params(outside(function))
+    large = click.option(
+        "--allow-large",
+        is_flag=True,
+        expose_value=False,
+        callback=_allow,
+        help="Let the SPEC come to twenty times as many operations and layers as are else allowed.",
+    )
+    return params(outside(large(function)))
 
 
 size_option = click.option("--size", metavar="HxW", callback=_size, help="Input size in place of the nominal one.")

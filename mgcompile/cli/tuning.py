@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,6 @@ from mgcompile.cli.progress import Progress, progress_bar
 from mgcompile.errors import MgcompileError, lack_of_memory
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from mgcompile.spec import Spec
 
 __all__ = ["tune"]
@@ -118,41 +117,37 @@ def _tuned(
     import torch
 
     from mgcompile import api
-    from mgcompile.lowering.fused import FusedConv2d
+    from mgcompile.lowering.fused import FusedConv2d, fused_conv
+    from mgcompile.lowering.storage import Shelf, Store
     from mgcompile.lowering.ways import WAYS
 
     model = api.compile(spec, seed=0, optimize="inference", precision=precision, tune=True)
     modules = [module for module in model.modules() if isinstance(module, FusedConv2d)]
     shape = spec.graph.shapes(size)[spec.graph.input.name]
-    calls = sum(isinstance(model.get_submodule(str(node.target)), FusedConv2d) for node in _module_calls(model))
+    calls = len(model.graph.find_nodes(op="call_function", target=fused_conv))
     for batch in batches:
         done = 0
         what = f"{spec.graph.name}, batch {batch}"
         progress(done, calls, what)
 
-        def count(*_: object, what: str = what) -> None:
-            nonlocal done
-            done += 1
-            progress(done, calls, what)
+        class Counted(Shelf):
+            def put(self, key: Any, packed: Any, what: str = what) -> None:
+                nonlocal done
+                super().put(key, packed)
+                done += 1
+                progress(done, calls, what)
 
-        hooks = [module.register_forward_hook(count) for module in modules]
+        store = Store(sys.maxsize)
         for module in modules:
-            module.packed.clear()
+            module.packed = Counted(store)
         try:
             with torch.inference_mode():
                 model(torch.zeros(batch, *shape))
         except (RuntimeError, MemoryError) as error:  # a batch that does not fit into memory
             reason = lack_of_memory(error) or (str(error) or type(error).__name__).splitlines()[0]
             raise MgcompileError(f"batch {batch}: {reason}") from error
-        finally:
-            for hook in hooks:
-                hook.remove()
         ways = Counter(packed.way for module in modules for packed in module.packed.values())
         yield _Row(spec.graph.name, *size, batch, precision, calls, {way: ways[way] for way in WAYS})
-
-
-def _module_calls(model: fx.GraphModule) -> Iterator[fx.Node]:
-    return (node for node in model.graph.nodes if node.op == "call_module")
 
 
 def _text(rows: Sequence[_Row], place: Mapping[str, str | None], format: str, look: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """The seam to what computes packed convolutions on a CPU: oneDNN's fused operations, or PyTorch's plain ones.
 
 A back end turns weights into functions of the inputs. Grids are (batch, channels, height, width), channels last;
-`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it.
+`shape` is that of the input. A function that takes `other` adds it; with `into`, it may overwrite it. Its attribute
+`weight` is the packed weight, of which alone it may depend on `shape`. No activation is part of them: oneDNN's fused
+ReLU makes zero of what is not a number.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -38,27 +40,27 @@ class Backend(Protocol):
         """Whether it computes in this type here."""
 
     def conv(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry, relu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> RunOnto:
-        """(x, other, into) -> relu?(convolution of x + other)."""
+        """(x, other, into) -> convolution of x + other."""
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> Run:
         """x -> transposed convolution of x; `weight` is (in, out, h, w)."""
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
-        """x -> relu?(x @ weight.T + bias)."""
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
+        """x -> x @ weight.T + bias."""
 
 
 class OneDNN:
-    """oneDNN's operations that take prepacked weights and add and rectify in the same pass over memory."""
+    """oneDNN's operations that take prepacked weights and add in the same pass over memory."""
 
     def supports(self, dtype: torch.dtype) -> bool:
         return dtype is torch.float32 or (dtype is torch.bfloat16 and _has_bf16())
 
     def conv(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry, relu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> RunOnto:
         pads, strides, dilations = list(geometry.padding), [geometry.stride] * 2, [geometry.dilation] * 2
         groups = geometry.groups
@@ -66,20 +68,20 @@ class OneDNN:
         plain = torch.ops.mkldnn._convolution_pointwise.default
         onto = torch.ops.mkldnn._convolution_pointwise_.binary
         beside = torch.ops.mkldnn._convolution_pointwise.binary
-        act = "relu" if relu else "none"
-        fused = "relu" if relu else None
+        adds = groups == 1 or weight.dtype is torch.float32  # in bfloat16, a grouped one that adds is not there
 
         def run(x: torch.Tensor, other: torch.Tensor | None, into: bool) -> torch.Tensor:
             y: torch.Tensor
-            if other is None:
-                y = plain(x, packed, bias, pads, strides, dilations, groups, act, [], "")
+            if other is None or not adds:
+                y = plain(x, packed, bias, pads, strides, dilations, groups, "none", [], "")
+                y = y if other is None else y.add_(other)
             elif into:
-                y = onto(other, x, packed, bias, pads, strides, dilations, groups, "add", None, fused, [], None)
+                y = onto(other, x, packed, bias, pads, strides, dilations, groups, "add", None, None, [], None)
             else:
-                y = beside(x, other, packed, bias, pads, strides, dilations, groups, "add", None, fused, [], None)
+                y = beside(x, other, packed, bias, pads, strides, dilations, groups, "add", None, None, [], None)
             return y
 
-        return run
+        return _holding(run, packed)
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
@@ -94,18 +96,17 @@ class OneDNN:
             y: torch.Tensor = op(x, packed, bias, pads, [0, 0], strides, [1, 1], 1, "none", [], "")
             return y
 
-        return run
+        return _holding(run, packed)
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch)
         op = torch.ops.mkldnn._linear_pointwise.default
-        act = "relu" if relu else "none"
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = op(x, packed, bias, act, [], "")
+            y: torch.Tensor = op(x, packed, bias, "none", [], "")
             return y
 
-        return run
+        return _holding(run, packed)
 
 
 class Plain:
@@ -115,29 +116,33 @@ class Plain:
         return dtype in (torch.float32, torch.bfloat16)
 
     def conv(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry, relu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> RunOnto:
         weight = weight.contiguous(memory_format=torch.channels_last)
 
         def run(x: torch.Tensor, other: torch.Tensor | None, into: bool) -> torch.Tensor:
             y = F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-            if other is not None:
-                y = y.add_(other)
-            return y.relu_() if relu else y
+            return y if other is None else y.add_(other)
 
-        return run
+        return _holding(run, weight)
 
     def transposed(
         self, weight: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...], geometry: Geometry
     ) -> Run:
         weight = weight.contiguous(memory_format=torch.channels_last)
-        return lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding)
+        return _holding(lambda x: F.conv_transpose2d(x, weight, bias, geometry.stride, geometry.padding), weight)
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int, relu: bool) -> Run:
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> Run:
         weight = weight.contiguous()
-        if relu:
-            return lambda x: F.linear(x, weight, bias).relu_()
-        return lambda x: F.linear(x, weight, bias)
+        return _holding(lambda x: F.linear(x, weight, bias), weight)
+
+
+_Any = TypeVar("_Any", bound=Callable[..., torch.Tensor])
+
+
+def _holding(run: _Any, weight: torch.Tensor) -> _Any:
+    setattr(run, "weight", weight)  # noqa: B010 - functions declare no attributes
+    return run
 
 
 @cache
@@ -147,9 +152,9 @@ def _has_onednn() -> bool:
         return False
     try:
         x, weight = torch.ones(1, 8, 2, 2).to(memory_format=torch.channels_last), torch.ones(8, 8, 3, 3)
-        run = OneDNN().conv(weight, None, (1, 8, 2, 2), Geometry(padding=(1, 1)), relu=True)
+        run = OneDNN().conv(weight, None, (1, 8, 2, 2), Geometry(padding=(1, 1)))
         twice = run(x, run(x, None, False), True)
-        line = OneDNN().linear(torch.ones(3, 8), torch.ones(3), 2, relu=False)(torch.ones(2, 8))
+        line = OneDNN().linear(torch.ones(3, 8), torch.ones(3), 2)(torch.ones(2, 8))
         wide = OneDNN().transposed(torch.ones(8, 4, 2, 2), None, (1, 8, 2, 2), Geometry(stride=2))(x)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False

@@ -13,6 +13,7 @@ from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.initialization import initialize
 from mgcompile.lowering.lowering import lower
 from mgcompile.lowering.opaque import register
+from mgcompile.lowering.storage import FLOOR_BYTES, Shelf, Store
 from mgcompile.passes import optimize as run_passes
 
 __all__ = ["compile_graph"]
@@ -52,6 +53,7 @@ def compile_graph(
     with collection_paused():
         model = lower(
             verify(run_passes(verify(graph), optimize)),
+            like=graph,
             autocast=_autocast(precision, device),
             by_plans=optimize == "inference",
         )
@@ -62,11 +64,12 @@ def compile_graph(
             initialize(model, seed)
     model.meta["mgcompile"] = {"name": graph.name, "spec": spec_text, "size": list(graph.size)}
     if optimize is not None:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        cold = sum(p.numel() * p.element_size() for p in model.parameters()) > CACHED_BYTES
+        weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        store = Store(FLOOR_BYTES + weight_bytes)
         for module in model.modules():
             if isinstance(module, FusedConv2d):
-                module.tune, module.cold = tune, cold
+                module.tune, module.cold = tune, weight_bytes > CACHED_BYTES
+                module.packed = Shelf(store)
     if optimize == "inference":
         model.eval().requires_grad_(False)
         register(model, graph)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
@@ -16,6 +19,7 @@ __all__ = [
     "is_channels_last",
     "is_recorded",
     "is_traced",
+    "is_transformed",
     "max_pool_2x2",
     "spread_kernel",
     "upsample",
@@ -32,9 +36,21 @@ def is_traced() -> bool:
     return torch._C._get_tracing_state() is not None
 
 
+def is_transformed() -> bool:
+    """Whether operations compute something beside their values: `torch.func.vmap`, `grad`, `jvp`, dual numbers."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
 def is_recorded() -> bool:
-    """Whether operations are recorded, to run later, or watched, to be counted: they must then be plain ones."""
-    return torch.compiler.is_compiling() or is_traced() or bool(torch._C._len_torch_dispatch_stack())
+    """Whether operations are recorded, to run later, or counted, or transformed: they must then be plain ones."""
+    return (
+        torch.compiler.is_compiling()
+        or is_traced()
+        or bool(torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack())
+        or is_transformed()
+    )
 
 
 def upsample(x: torch.Tensor, steps: int, size: tuple[int, int]) -> torch.Tensor:
@@ -77,14 +93,14 @@ def coarse_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     return F.conv_transpose2d(x, spread_kernel(weight, factor), bias, factor, padding)
 
 
-def activate(x: torch.Tensor, act: str, options: dict[str, float]) -> torch.Tensor:
-    """An activation of `torch.nn.functional`; in place where the gradient does not need the input. x must be fresh."""
+def activate(x: torch.Tensor, act: str, options: Mapping[str, float], *, fresh: bool = True) -> torch.Tensor:
+    """An activation of `torch.nn.functional`; in place where the gradient does not need the input and x is `fresh`."""
     if not act:
         return x
     function = getattr(F, act)
     if act in PROBABILITIES and x.dtype in HALF:
         x = x.float()  # in half, a sigmoid is 1 from 6 on, and has no gradient there
-    if act in IN_PLACE:
+    if act in IN_PLACE and fresh:
         output: torch.Tensor = function(x, inplace=True, **options)
         return output
     output = function(x, **options)
@@ -122,6 +138,8 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     if has_torch_function_unary(x):  # torch.fx traces it as it is
         output: torch.Tensor = handle_torch_function(channels_last, (x,), x)
         return output
+    if is_transformed():  # vmap knows no layouts; nothing but time depends on them
+        return x
     if x.shape[1] == 1:
         # With one channel both layouts are one in memory; the strides alone say which is meant, for what comes next.
         return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

@@ -6,28 +6,78 @@ are packed for the sizes that they see; see `packing`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from mgcompile.lowering import kernels
 from mgcompile.lowering.calls import Call, compute_type
-from mgcompile.lowering.functional import activate, coarse_conv, is_recorded, is_traced, upsample
-from mgcompile.lowering.packing import Packed, pack
+from mgcompile.lowering.functional import (
+    activate,
+    channels_last,
+    coarse_conv,
+    is_recorded,
+    is_traced,
+    is_transformed,
+    upsample,
+)
+from mgcompile.lowering.packing import Packed, packed_for
+from mgcompile.lowering.storage import Shelf
+from mgcompile.lowering.watching import has_global_hooks, is_hooked, is_plain_norm
 
-__all__ = ["FusedConv2d"]
+__all__ = ["FusedConv2d", "fused_conv"]
 
-KEPT = 16
-"""For how many combinations of input sizes a module keeps packed weights."""
 WORTH_CELLS = 768
 """With so many cells of a batch, the wide kernel of a transposed convolution pays for making it at each call."""
 
-_packing = threading.Lock()
-"""One thread packs at a time; those that run need no lock."""
+
+def fused_conv(conv: nn.Module, *parts: torch.Tensor, **options: Any) -> torch.Tensor:
+    """What `FusedConv2d.forward` computes; as the plain form does where somebody would notice the difference.
+
+    That is where a module was replaced or made another (by `parametrize`, say), and where it or its norm has hooks:
+    they are called, and see what they see in the plain form.
+    """
+    if has_torch_function(parts):  # torch.fx traces it as it is
+        traced: torch.Tensor = handle_torch_function(fused_conv, parts, conv, *parts, **options)
+        return traced
+    norm = options.get("norm")
+    if type(conv) is FusedConv2d and conv.is_as_made() and not is_transformed():
+        hooked = is_hooked(conv) or not (norm is None or is_plain_norm(norm))
+        if not hooked and is_recorded():
+            output: torch.Tensor = conv(*parts, **options)  # what counts by modules sees one
+            return output
+        if not hooked and not has_global_hooks():
+            return conv.forward(*parts, **options)
+    return _as_written(conv, parts, **options)
+
+
+def _as_written(
+    conv: nn.Module,
+    parts: Sequence[torch.Tensor],
+    *,
+    steps: tuple[int, ...] = (),
+    like: torch.Tensor | None = None,
+    norm: nn.Module | None = None,
+    add: Sequence[torch.Tensor] = (),
+    act: str = "",
+    level: int | None = None,
+    offset: tuple[int, int] = (0, 0),
+    **options: float,
+) -> torch.Tensor:
+    """`FusedConv2d.forward` by the modules of the plain form, one after the other, and nothing in place."""
+    if any(steps):
+        size = _fine_size(parts, steps) if like is None else kernels.target_size(like, level, offset)
+        parts = [upsample(part, step, size) for part, step in zip(parts, steps, strict=True)]
+    y: torch.Tensor = conv(parts[0] if len(parts) == 1 else torch.cat(list(parts), 1))
+    if norm is not None:
+        y = norm(y)
+    for other in add:
+        y = y + other
+    return activate(y, act, options, fresh=False)
 
 
 class FusedConv2d(nn.Conv2d):
@@ -55,9 +105,10 @@ class FusedConv2d(nn.Conv2d):
         super().__init__(
             in_channels, channels, kernel, stride, (top, left) if self.even_pads else 0, dilation, groups, bias
         )
-        self.packed: dict[Any, Packed] = {}
+        self.packed = Shelf()
         self.tune = False
         self.cold = False
+        self._made = self.options
 
     def forward(  # type: ignore[override]
         self,
@@ -106,7 +157,7 @@ class FusedConv2d(nn.Conv2d):
         **options: float,
     ) -> Packed | None:
         """The packed form that serves a call of `forward`, up to date; None where plain operations must run."""
-        if self.training or is_recorded() or not self._may_pack(parts, norm, add):
+        if is_recorded() or not self._may_pack(parts, norm, add):
             return None
         # Everything that the packed form depends on but the tensors, which it watches itself.
         key = (
@@ -120,10 +171,35 @@ class FusedConv2d(nn.Conv2d):
             *options.values(),
         )
         packed = self.packed.get(key)
-        if packed is None or not packed.holds():
+        if packed is None or not packed.holds(self):
             size = None if like is None else kernels.target_size(like, level, offset)
-            packed = self._pack(key, parts, steps, size, norm, (len(add), act, tuple(options.items())))
+            after = len(add), act, tuple(options.items()), compute_type(parts[0].dtype)
+            packed = packed_for(
+                self, key, Call.of(self, tuple(part.shape for part in parts), steps, size, *after), norm
+            )
         return packed
+
+    def plainly(
+        self, parts: Sequence[torch.Tensor], call: Call, norm: nn.BatchNorm2d | None, add: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """The output of a call in evaluation, as it is written: each infinity and NaN in its place."""
+        dtype = self.weight.dtype
+        fine = [upsample(part.to(dtype), step, call.size) for part, step in zip(parts, call.steps, strict=True)]
+        y = self._plain(fine[0] if len(fine) == 1 else torch.cat(fine, 1))
+        if norm is not None:
+            y = norm(y)
+        for other in add:
+            y = y.add_(other)
+        return channels_last(activate(y, call.act, dict(call.options)).to(call.dtype))
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """All that the output depends on, beside the tensors."""
+        return self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.pads
+
+    def is_as_made(self) -> bool:
+        """Whether stride, padding and the like are those that the graph asks for: nobody has set others since."""
+        return type(self) is FusedConv2d and self.options == self._made
 
     def _convolve(
         self, parts: tuple[torch.Tensor, ...], steps: tuple[int, ...], size: tuple[int, int] | None
@@ -131,8 +207,7 @@ class FusedConv2d(nn.Conv2d):
         if not any(steps):
             return self._plain(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
         if size is None:
-            fine = next(part for part, step in zip(parts, steps, strict=True) if not step)
-            size = fine.shape[2], fine.shape[3]
+            size = _fine_size(parts, steps)
         if not _rewrites(parts, steps, size):
             return self._plain(torch.cat([upsample(p, s, size) for p, s in zip(parts, steps, strict=True)], 1))
         y: torch.Tensor | None = None
@@ -163,7 +238,13 @@ class FusedConv2d(nn.Conv2d):
         self, parts: Sequence[torch.Tensor], norm: nn.BatchNorm2d | None, add: Sequence[torch.Tensor]
     ) -> bool:
         x = parts[0]
-        if not x.is_cpu or (norm is not None and norm.training) or type(x) is not torch.Tensor or not x.numel():
+        if self.training or not x.is_cpu or type(x) is not torch.Tensor or not x.numel():
+            return False
+        if not self.is_as_made() or not _is_plain(self._parameters.get("weight")) or "bias" not in self._parameters:
+            return False
+        if self.weight.dtype is not x.dtype and not torch.is_autocast_enabled("cpu"):
+            return False  # the plain form says what is wrong
+        if norm is not None and not _folds(norm):
             return False
         if torch.is_grad_enabled():
             learned = [self.weight, self.bias, *(() if norm is None else (norm.weight, norm.bias))]
@@ -171,36 +252,43 @@ class FusedConv2d(nn.Conv2d):
                 return False
         return compute_type(x.dtype) is not None
 
-    def _pack(  # noqa: PLR0917 - it is `forward` that has so many
-        self,
-        key: Any,
-        parts: tuple[torch.Tensor, ...],
-        steps: tuple[int, ...],
-        size: tuple[int, int] | None,
-        norm: nn.BatchNorm2d | None,
-        after: tuple[int, str, tuple[tuple[str, float], ...]],
-    ) -> Packed:
-        """Pack for these sizes; `after` says how many addends and which activation follow."""
-        with _packing:
-            self.packed.pop(key, None)
-            while len(self.packed) >= KEPT:
-                self.packed.pop(next(iter(self.packed)))
-            dtype = compute_type(parts[0].dtype)
-            call = Call.of(self, tuple(part.shape for part in parts), steps, size, *after, dtype)
-            packed = self.packed[key] = pack(self, call, norm, tune=self.tune)
-            return packed
-
     def train(self, mode: bool = True) -> FusedConv2d:
         """Training or evaluation mode; either drops what is packed, since nothing tells of changes through `.data`."""
         self.packed.clear()
         return super().train(mode)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedConv2d:
+        self.packed.clear()  # it is of no use in another type or on another device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
-        # What is packed belongs to this module and this machine.
-        return self.__dict__ | {"packed": {}}
+        # What is packed belongs to this module: a shallow copy must not share it.
+        return self.__dict__ | {"packed": Shelf(self.packed.store)}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pads={self.pads}"  # type: ignore[no-untyped-call]
+
+
+def _fine_size(parts: Sequence[torch.Tensor], steps: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the parts that are not made finer."""
+    fine = next(part for part, step in zip(parts, steps, strict=True) if not step)
+    return fine.shape[2], fine.shape[3]
+
+
+def _folds(norm: nn.BatchNorm2d) -> bool:
+    """Whether a norm multiplies and adds what is known before, and tells when that changes."""
+    if not is_plain_norm(norm) or norm.training:
+        return False
+    buffers = norm._buffers
+    # The number of batches is the sign that training has moved the statistics.
+    return all(_is_plain(buffers.get(name)) for name in ("running_mean", "running_var", "num_batches_tracked")) and (
+        norm._parameters.keys() >= {"weight", "bias"}
+    )
+
+
+def _is_plain(tensor: torch.Tensor | None) -> bool:
+    return type(tensor) in {torch.Tensor, nn.Parameter} and tensor.is_cpu  # type: ignore[union-attr]
 
 
 def _rewrites(parts: Sequence[torch.Tensor], steps: Sequence[int], size: tuple[int, int]) -> bool:

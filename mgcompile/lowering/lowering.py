@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from keyword import iskeyword
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import fx, nn
 from mgcompile.errors import MgcompileError
 from mgcompile.graph import Graph, Node
 from mgcompile.graph.names import path_fault, reserved
-from mgcompile.graph.ops import Input, Kind
+from mgcompile.graph.ops import Input, Kind, Op
 from mgcompile.lowering import kernels
 from mgcompile.lowering.plans import planned
 
@@ -21,12 +22,21 @@ __all__ = ["lower"]
 MOST_CLASS_NAME = 200
 
 
-def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_plans: bool = False) -> fx.GraphModule:
+def lower(
+    graph: Graph,
+    *,
+    like: Graph | None = None,
+    autocast: tuple[str, torch.dtype] | None = None,
+    by_plans: bool = False,
+) -> fx.GraphModule:
     """The model of a graph, on the meta device: an image x of (batch, channels, height, width) -> the outputs.
 
     One output is returned as a tensor, several as a dict of tensors by their names. A set of weights is one submodule,
     called by every node that shares it; `state_dict` keys are the name of its owner and the tensor's. Every torch.fx
     node says in `meta["mgcompile"]` which "node" of the graph it comes from, its "level" and its "layer".
+
+    Submodules are in the order in which the graph calls them, or in which `like` does, the graph before the passes: so
+    have all forms of a model one order of parameters.
 
     `autocast` is a type of device and a type of number: convolutions and linear layers then compute in that type there;
     outputs are single precision again. `by_plans` lets repeated calls run by a plan; see `plans`.
@@ -57,7 +67,7 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_p
                 if node.op.by_reference:
                     values[node.name] = code.create_node("get_attr", node.weights)
                 else:
-                    values[node.name] = code.call_module(node.weights, *node.op.call(args, *types))
+                    values[node.name] = node.op.invoke(code, node.weights, args, *types)
     code.end()
     outputs = {name: values[node] for name, node in graph.outputs.items()}
     if autocast is not None or by_plans:
@@ -65,7 +75,30 @@ def lower(graph: Graph, *, autocast: tuple[str, torch.dtype] | None = None, by_p
     if autocast is not None:
         outputs = {name: code.call_method("float", (value,)) for name, value in outputs.items()}
     code.output(outputs if len(outputs) > 1 else next(iter(outputs.values())))
-    return fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
+    model = fx.GraphModule(modules.root, code, class_name=_class_name(graph.name))
+    _arrange(model, _ranks(graph if like is None else like))
+    return model
+
+
+def _ranks(graph: Graph) -> Mapping[str, int]:
+    """The place of each submodule, and of each container of some, among all, by name."""
+    ranks: dict[str, int] = {}
+    for node in graph:
+        if type(node.op).module is not Op.module:
+            parts = node.weights.split(".")
+            for end in range(1, len(parts) + 1):
+                ranks.setdefault(".".join(parts[:end]), len(ranks))
+    return ranks
+
+
+def _arrange(module: nn.Module, ranks: Mapping[str, int], prefix: str = "") -> None:
+    """Put submodules in the order of their ranks; those that have none are last."""
+    own = sorted(module._modules.items(), key=lambda item: ranks.get(prefix + item[0], len(ranks)))
+    module._modules.clear()
+    module._modules.update(own)
+    for name, child in own:
+        if child is not None:
+            _arrange(child, ranks, f"{prefix}{name}.")
 
 
 def _check_names(graph: Graph) -> None:

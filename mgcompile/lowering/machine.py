@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,7 +33,7 @@ def processor_features() -> str:
 def _cpuinfo(field: str) -> str:
     """The first value of a field of Linux's description of the processors."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == field:
                 return value.strip()
@@ -46,12 +47,19 @@ def machine() -> str:
 
 
 def cache_folder() -> Path:
-    """`$MGCOMPILE_CACHE`, else a folder in the user's own for caches."""
-    folder = os.environ.get(CACHE)
-    if not folder:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(base) / "mgcompile")
-    return Path(folder)
+    """`$MGCOMPILE_CACHE`, else a folder in the user's own for caches or, where there is none, in that for drafts."""
+    if folder := os.environ.get(CACHE):
+        return Path(folder)
+    if os.path.isabs(base := os.environ.get("XDG_CACHE_HOME", "")):  # a relative one is to be ignored
+        return Path(base) / "mgcompile"
+    with contextlib.suppress(RuntimeError):  # no $HOME, and no user of this number
+        home = Path.home()
+        if os.environ.get("HOME") != "" and home.is_absolute() and home.is_dir():
+            return home / ".cache" / "mgcompile"
+    with contextlib.suppress(OSError):
+        # Anyone may have made it before: `private` uses it where it is this user's own.
+        return Path(tempfile.gettempdir()) / f"mgcompile-{os.geteuid() if os.name == 'posix' else 'user'}"
+    return Path(os.devnull) / "mgcompile"  # where nothing can be
 
 
 @contextmanager

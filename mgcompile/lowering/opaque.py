@@ -64,8 +64,8 @@ def register(model: fx.GraphModule, graph: Graph) -> None:
 def call_opaque(model: Any, x: torch.Tensor) -> Any:
     """The outputs of a model, as one operation of the program that is being compiled; None where that cannot be."""
     known = getattr(model, "opaque", None)
-    if known is None:
-        return None
+    if known is None or [name for name, _ in (*model.named_parameters(), *model.named_buffers())] != known.names:
+        return None  # pruned, parametrised or extended since
     # Not `known.tensors()`: torch.compile knows a module's own tensors, and that their sizes stay.
     values = _run(x, [*model.parameters(), *model.buffers()], known.number)
     return dict(zip(known.outputs, values, strict=True)) if len(values) > 1 else values[0]

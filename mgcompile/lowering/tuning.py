@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import secrets
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mgcompile.lowering import private
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.machine import cache_folder, machine
 from mgcompile.lowering.ways import Prepared, ways
@@ -106,7 +106,7 @@ def _load(path: Path) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(private.read(path))
     except (OSError, ValueError, RecursionError):
         return {}
     entries = data.get("ways") if isinstance(data, dict) and data.get("machine") == machine() else None
@@ -117,26 +117,6 @@ def _read(path: Path) -> dict[str, str]:
 
 def _save(path: Path, new: dict[str, str]) -> None:
     """Add entries to what is in the file now. A folder that cannot be written is no error: it is measured again."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
-            text = json.dumps({"machine": machine(), "ways": {**_read(path), **new}}, indent=1)
-            draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            try:
-                draft.write_text(text, encoding="utf-8")
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time, where the system can; elsewhere the last one wins."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with contextlib.suppress(OSError), private.locked(path.with_suffix(".lock")):
+        text = json.dumps({"machine": machine(), "ways": {**_read(path), **new}}, indent=1)
+        private.write(path, text.encode())

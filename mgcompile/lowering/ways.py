@@ -2,25 +2,31 @@
 
 A way says which calls it serves, guesses how long it takes, and makes a function of the parts and the addends. The
 guesses need only be right in their order: they are those of two cores with AVX-512, and `tuning` replaces them.
+
+What is not finite, or so large that a sum of it may overflow, depends on the order of the sums: where the output of a
+convolution holds such numbers, it is computed again `otherwise`, as it is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, prod
 from typing import Protocol, TypeAlias
 
 import torch
 from torch.nn import functional as F
 
-from mgcompile.lowering.backends import Backend, Geometry, backend
+from mgcompile.lowering.backends import Geometry
 from mgcompile.lowering.calls import Call
 from mgcompile.lowering.functional import activate, channels_last, is_channels_last, spread_kernel, upsample
+from mgcompile.lowering.native.finish import finisher
 from mgcompile.lowering.native.library import library
-from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd
+from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd, transformed
+from mgcompile.lowering.storage import Make, Sharing
 
-__all__ = ["WAYS", "Prepared", "Run", "Way", "prepare", "ways"]
+__all__ = ["WAYS", "Prepared", "Run", "Way", "ways"]
 
 Run: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torch.Tensor]
 
@@ -59,8 +65,11 @@ class Way(Protocol):
     def nanoseconds(self, call: Call) -> float:
         """How long it takes, at a guess."""
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
-        """What computes the call."""
+    def content(self, call: Call) -> Hashable:
+        """All of the call on which the packed weights, and the functions that hold them, depend."""
+
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
+        """What computes the call, or leaves it to `otherwise`."""
 
 
 class Whole:
@@ -78,24 +87,26 @@ class Whole:
         calls = 1 + (len(call.shapes) > 1) + sum(map(bool, call.steps))
         return calls * CALL + copied / 20 + _work(call, call.cells * weights, weights)
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
+    def content(self, call: Call) -> Hashable:
+        return _of_any_size(call)
+
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
         (top, bottom), (left, right) = call.pads
         even = (top, left) == (bottom, right)
         size = (call.size[0] + (0 if even else top + bottom), call.size[1] + (0 if even else left + right))
         geometry = Geometry(call.stride, (top, left) if even else (0, 0), call.dilation, call.groups)
-        finish = _Finish(call)
-        conv = engine.conv(
-            weight.to(call.dtype), bias, (call.batch, call.in_channels, *size), geometry, relu=finish.relu_inside
-        )
+        finish = _Finish(call, otherwise)
+        conv = engine.conv(lambda: weight().to(call.dtype), bias, (call.batch, call.in_channels, *size), geometry)
         coarse = any(call.steps)
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            fine: Sequence[torch.Tensor] = parts
             if coarse:
-                parts = [upsample(part, step, call.size) for part, step in zip(parts, call.steps, strict=True)]
-            x = _prepared(parts[0] if len(parts) == 1 else torch.cat(list(parts), 1), call.dtype)
+                fine = [upsample(part, step, call.size) for part, step in zip(parts, call.steps, strict=True)]
+            x = _prepared(fine[0] if len(fine) == 1 else torch.cat(list(fine), 1), call.dtype)
             if not even:
                 x = channels_last(F.pad(x, (left, right, top, bottom)))
-            return finish(conv(x, _prepared(add[0], call.dtype) if finish.adds_inside else None, False), add)
+            return finish(conv(x, _prepared(add[0], call.dtype) if add else None, False), parts, add, 1)
 
         return Prepared(run)
 
@@ -119,29 +130,39 @@ class Split:
             calls += bool(step) * 1.5  # what it writes is read again
         return calls * CALL + _work(call, macs, weights)
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
-        weights = torch.split(weight, [shape[1] for shape in call.shapes], 1)
+    def content(self, call: Call) -> Hashable:
+        return _of_any_size(call)
+
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
+        widths = [shape[1] for shape in call.shapes]
         pads = (call.pads[0][0], call.pads[1][0])
         fine = [place for place, step in enumerate(call.steps) if not step]
         coarse = [place for place, step in enumerate(call.steps) if step]
-        finish = _Finish(call, onto=True)
+        finish = _Finish(call, otherwise)
+
+        def part(place: int) -> torch.Tensor:
+            return torch.split(weight(), widths, 1)[place].to(call.dtype)
+
+        def spread(place: int) -> torch.Tensor:
+            return spread_kernel(torch.split(weight(), widths, 1)[place], 2 ** call.steps[place]).to(call.dtype)
+
         terms: list[Callable[[torch.Tensor], torch.Tensor]] = []
         for number, place in enumerate(coarse):
             step, shape = call.steps[place], call.shapes[place]
             own_bias = bias if number == 0 else None
             if call.kernel == (1, 1):
-                plain = engine.conv(weights[place].to(call.dtype), own_bias, shape, Geometry(), relu=False)
+                plain = engine.conv(partial(part, place), own_bias, shape, Geometry())
                 terms.append(lambda x, plain=plain, step=step: upsample(plain(x, None, False), step, call.size))  # type: ignore[misc]
             else:
-                kernel = spread_kernel(weights[place], 2**step).to(call.dtype)
-                terms.append(engine.transposed(kernel, own_bias, shape, Geometry(2**step, pads)))
+                terms.append(engine.transposed(partial(spread, place), own_bias, shape, Geometry(2**step, pads)))
         conv = None
         if fine:
-            channels = sum(call.shapes[place][1] for place in fine)
-            fine_weight = torch.cat([weights[place] for place in fine], 1).to(call.dtype)
-            shape = (call.batch, channels, *call.size)
+            shape = (call.batch, sum(widths[place] for place in fine), *call.size)
             conv = engine.conv(
-                fine_weight, None, shape, Geometry(padding=pads), relu=finish.relu_inside and not call.addends
+                lambda: torch.cat([part(place) for place in fine], 1).to(call.dtype),
+                None,
+                shape,
+                Geometry(padding=pads),
             )
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -150,11 +171,10 @@ class Split:
                 value = term(_prepared(parts[place], call.dtype))
                 y = value if y is None else y.add_(value)
             assert y is not None
-            if conv is None:
-                return finish.rest(y, add)
-            x = parts[fine[0]] if len(fine) == 1 else torch.cat([parts[place] for place in fine], 1)
-            y = conv(_prepared(x, call.dtype), y, True)
-            return finish.rest(y, add) if call.addends or not finish.relu_inside else y
+            if conv is not None:
+                x = parts[fine[0]] if len(fine) == 1 else torch.cat([parts[place] for place in fine], 1)
+                y = conv(_prepared(x, call.dtype), y, True)
+            return finish(y, parts, add, 0)
 
         return Prepared(run)
 
@@ -173,13 +193,34 @@ class Dense:
         calls = 2 if len(call.shapes) > 1 else 1
         return calls * CALL + _work(call, call.batch * weights / DENSE_SPEED, weights)
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
+    def content(self, call: Call) -> Hashable:
+        return (_of_any_size(call), tuple([shape[2:] for shape in call.shapes]), call.size)
+
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
+        height, width = call.size
+        finish = _Finish(call, otherwise)
+        linear = engine.linear(
+            lambda: self._matrix(call, weight()), None if bias is None else bias.repeat(height * width), call.batch
+        )
+
+        def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+            flat = [part.permute(0, 2, 3, 1).reshape(call.batch, -1) for part in parts]
+            x = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+            y = linear(x if x.dtype is call.dtype else x.to(call.dtype))
+            y = y.view(call.batch, height, width, call.channels).permute(0, 3, 1, 2)
+            return finish(y, parts, add, 0)
+
+        return Prepared(run)
+
+    @staticmethod
+    def _matrix(call: Call, weight: torch.Tensor) -> torch.Tensor:
+        """(cells and channels of the output, cells and channels of all parts)"""
         height, width = call.size
         blocks = []
         for shape, step, own in zip(
             call.shapes, call.steps, torch.split(weight, [shape[1] for shape in call.shapes], 1), strict=True
         ):
-            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1])
+            block = torch.zeros(height, width, call.channels, shape[2], shape[3], shape[1], dtype=weight.dtype)
             for y in range(height):
                 for x in range(width):
                     for above in range(height):
@@ -188,19 +229,7 @@ class Dense:
                             if 0 <= a < call.kernel[0] and 0 <= b < call.kernel[1]:
                                 block[y, x, :, above >> step, beside >> step] += own[:, :, a, b]
             blocks.append(block.view(height * width * call.channels, -1))
-        matrix = torch.cat(blocks, 1).to(call.dtype)
-        finish = _Finish(call)
-        relu = finish.relu_inside and not call.addends
-        linear = engine.linear(matrix, None if bias is None else bias.repeat(height * width), call.batch, relu)
-
-        def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
-            flat = [part.permute(0, 2, 3, 1).reshape(call.batch, -1) for part in parts]
-            x = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
-            y = linear(x if x.dtype is call.dtype else x.to(call.dtype))
-            y = y.view(call.batch, height, width, call.channels).permute(0, 3, 1, 2)
-            return y if relu else finish.rest(y, add)
-
-        return Prepared(run)
+        return torch.cat(blocks, 1).to(call.dtype)
 
 
 class WinogradWay:
@@ -227,21 +256,29 @@ class WinogradWay:
         busy = 2 * tiles * products / WINOGRAD_FLOPS
         return NATIVE_CALL + around + max(busy, 4 * products / BYTES[call.cold])
 
-    def prepare(self, call: Call, weight: torch.Tensor, bias: torch.Tensor | None, engine: Backend) -> Prepared:
+    def content(self, call: Call) -> Hashable:
+        return _of_any_size(call)
+
+    def prepare(self, call: Call, weight: Make, bias: torch.Tensor | None, engine: Sharing, otherwise: Run) -> Prepared:
         found = library()
         assert found is not None, "only ways that serve are prepared"
-        finish = _Finish(call)
         own = Parts(call.shapes, call.steps, call.size, call.pads, call.dtype)
-        conv = Winograd(found, own, weight, bias, relu=finish.relu_inside)
+        relu_inside = call.act == "relu" and call.addends <= 1
+        kernel = engine.tensor(lambda: transformed(found, own, weight()))
+        conv = Winograd(found, own, kernel, call.channels, bias, relu=relu_inside)
+        finish = _Finish(call, otherwise)
 
         def bound(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
-            return finish(conv.run(parts, add), add)
+            y = conv.run(parts, add)
+            if y is None:
+                return otherwise(parts, add)
+            return y if relu_inside else finish.rest(y, add[1:])
 
         def run(parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
             parts = [_prepared(part, call.dtype) for part in parts]
             return bound(parts, [_prepared(each, call.dtype) for each in add])
 
-        return Prepared(run, bound if finish.remains else conv.run)
+        return Prepared(run, bound)
 
 
 WAYS: Mapping[str, Way] = {way.name: way for way in (Whole(), Split(), Dense(), WinogradWay())}
@@ -253,10 +290,9 @@ def ways(call: Call) -> tuple[str, ...]:
     return tuple(way.name for way in sorted(found, key=lambda way: way.nanoseconds(call)))
 
 
-@torch.no_grad()
-def prepare(way: str, call: Call, weight: torch.Tensor, bias: torch.Tensor | None) -> Prepared:
-    """What computes a call in one of its `ways`."""
-    return WAYS[way].prepare(call, weight, None if bias is None else bias.to(call.dtype), backend(call.dtype))
+def _of_any_size(call: Call) -> Hashable:
+    """What packed weights are made for, at whatever size."""
+    return tuple([shape[1] for shape in call.shapes]), call.steps, call.dtype
 
 
 def _up(number: int, multiple: int) -> int:
@@ -274,32 +310,27 @@ def _prepared(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x if is_channels_last(x) else channels_last(x)
 
 
-@dataclass(frozen=True)
 class _Finish:
-    """The additions and the activation of a call: what a convolution does of them, and what is left."""
+    """The additions and the activation of a call, or all of it `otherwise`."""
 
-    call: Call
-    onto: bool = False
+    def __init__(self, call: Call, otherwise: Run) -> None:
+        self._act, self._options = call.act, dict(call.options)
+        self._relu = call.act == "relu"
+        self._otherwise = otherwise
+        self._is_within = finisher(call.dtype, relu=self._relu)
 
-    @property
-    def adds_inside(self) -> bool:
-        return self.call.addends > 0 and not self.onto
-
-    @property
-    def relu_inside(self) -> bool:
-        return self.call.act == "relu" and self.call.addends <= 1
-
-    @property
-    def remains(self) -> bool:
-        """Whether something is left to do after a convolution that has added the first addend."""
-        return not self.relu_inside and (bool(self.call.act) or self.call.addends > 1)
-
-    def __call__(self, y: torch.Tensor, add: Sequence[torch.Tensor]) -> torch.Tensor:
-        """After a convolution that has added the first addend and, where `relu_inside`, has rectified."""
-        return y if self.relu_inside else self.rest(y, add[1:])
+    def __call__(
+        self, y: torch.Tensor, parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor], added: int
+    ) -> torch.Tensor:
+        """After a convolution that has added so many of the addends; y is fresh."""
+        for other in add[added:]:
+            y = y.add_(other)
+        if not self._is_within(y):
+            return self._otherwise(parts, add)
+        return y if self._relu else activate(y, self._act, self._options)
 
     def rest(self, y: torch.Tensor, add: Sequence[torch.Tensor]) -> torch.Tensor:
-        """All of it."""
+        """After a convolution whose output was within the limit; `add` are the addends that it has not added."""
         for other in add:
             y = y.add_(other)
-        return activate(y, self.call.act, dict(self.call.options))
+        return activate(y, self._act, self._options)

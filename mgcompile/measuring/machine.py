@@ -17,15 +17,15 @@ from pathlib import Path
 
 import torch
 
-from mgcompile.analysis.machine import Curve, Machine, Precision, Rate, machine_text, read_machine, value_at
+from mgcompile.analysis.machine import Curve, Machine, Precision, Rate, machine_text, parse_machine, value_at
 from mgcompile.errors import MgcompileError
+from mgcompile.lowering import private
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.lowering.machine import cache_folder, processor, processor_features
 from mgcompile.lowering.machine import threads as using
 from mgcompile.measuring.peak import convolution_peak
 from mgcompile.measuring.probes import PROBES, Probe, work
 from mgcompile.measuring.timing import Call
-from mgcompile.outputs import write_file
 
 __all__ = ["kept_file", "kept_machine", "measure_machine"]
 
@@ -55,7 +55,7 @@ def kept_machine(precision: Precision = "fp32", threads: int | None = None) -> M
     with contextlib.suppress(OSError):
         for path in cache_folder().glob(pattern):
             with contextlib.suppress(OSError, MgcompileError):
-                machine = read_machine(path)
+                machine = parse_machine(private.read(path), str(path))
                 if (machine.name, machine.precision) == (processor(), precision):
                     kept.append((path.stat().st_mtime, machine))
     return max(kept, key=lambda each: each[0])[1] if kept else None
@@ -189,6 +189,5 @@ def _digest() -> str:
 
 def _keep(machine: Machine) -> None:
     path = kept_file(machine.precision, machine.threads)
-    with contextlib.suppress(OSError, MgcompileError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, machine_text(machine).encode())
+    with contextlib.suppress(OSError):
+        private.write(path, machine_text(machine).encode())

@@ -20,7 +20,7 @@ from mgcompile.graph.names import reserved
 from mgcompile.graph.ops import Kind, Op
 from mgcompile.spec.base import LayerError, Path, Place, Pyramid, Share, Step
 from mgcompile.spec.binding import Binding
-from mgcompile.spec.budget import MOST_MISTAKES, MOST_PARTS, Budget, Exhausted
+from mgcompile.spec.budget import ALLOW_LARGE, MOST_MISTAKES, Budget, Exhausted
 from mgcompile.spec.document import Document, Output
 from mgcompile.spec.expressions import Expression
 from mgcompile.spec.fields import LevelChoice
@@ -51,6 +51,7 @@ class Elaboration:
         self._problems: dict[tuple[str, str], Problem] = {}
         self._faulty: list[tuple[Item, Path]] = []
         """Layers that were wrong before the walk; known already, but for those in the value of an expression."""
+        self.inspected: set[str] = set()  # the blocks whose layers were looked at without a pyramid
         self._steps = 0
         self._where: Path = ("layers",)
         self._open: list[list[int]] = []
@@ -114,7 +115,6 @@ class Elaboration:
         self._problems.setdefault(key, problem)
 
     def note_all(self, problems: Iterable[Problem]) -> None:
-        """Note several mistakes."""
         for problem in problems:
             self.note(problem)
 
@@ -163,10 +163,8 @@ class Elaboration:
 
     def _operands(self, op: Op, inputs: Sequence[str]) -> str:
         """Where the operands of a fusion come from: which of them is wrong, only the user can tell."""
-        if op.kind is not Kind.FUSE:
-            return ""
         values = [f"{self.builder.types[node]} from {self.builder.nodes[node].layer}" for node in inputs]
-        return f"; the operands are {listed(values)}"
+        return f"; the operands are {listed(values)}" if op.kind is Kind.FUSE else ""
 
     def block(self, place: Place, name: str, given: Mapping[str, Any]) -> Step:
         """The group that a use of a block stands for. Raises `LayerError`."""
@@ -200,8 +198,8 @@ class Elaboration:
                 break
             self._steps += 1
             self._where = step.where
-            if self._projected() > MOST_PARTS:
-                raise Exhausted(f"more than {MOST_PARTS:,} operations and layers after repeats, blocks and growth")
+            if self._projected() > (most := self.budget.parts):
+                raise Exhausted(f"more than {most:,} operations and layers after repeats and growth{ALLOW_LARGE}")
             if index == 1:
                 # The first of those that are alike has told how much they come to; from here on they are counted.
                 self._open[-1][0] = 1
@@ -262,10 +260,9 @@ class Elaboration:
 
     def _use(self, scope: Scope) -> str:
         """Where the block is used in which this scope is: what does not fit in a block may fit elsewhere."""
-        if not scope.use:
-            return ""
         mark = self.source.locate(scope.use, key=True)
-        return f"; in block {scope.blocks[0]!r} as used in {mark.file}:{mark.line}" if mark.line else ""
+        used = bool(scope.use and mark.line)
+        return f"; in block {scope.blocks[0]!r} as used in {mark.file}:{mark.line}" if used else ""
 
     def _placed(
         self, step: Step, id: str, scope: Scope, pyramid: Pyramid | None, item: dict[str, Any]

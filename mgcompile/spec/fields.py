@@ -52,7 +52,6 @@ MOST_LEVELS = 24
 MOST_KERNEL = 255
 MOST_REPEAT = 100_000
 MOST_LIST = 1_000  # of values, not of layers
-
 Schema = dict[str, Any]
 EXPRESSION_SCHEMA: Schema = {"type": "string", "pattern": r"\$\{", "description": "an expression, e.g. ${2 * width}"}
 

@@ -102,6 +102,9 @@ class _Inspection:
     def _block(self, block: Block, where: Path) -> None:
         place = Place(self.elaboration, self.scope, self.path, where, block.kind, {})
         for group in block.expand(place) or ():
+            if group.block in self.elaboration.inspected:
+                continue  # blocks within blocks would be looked at again and again
+            self.elaboration.inspected.add(group.block)
             blocks = (*self.scope.blocks, group.block)
             self._walk(group.steps, self.path, names=group.names, blocks=blocks)
 

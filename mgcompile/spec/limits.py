@@ -7,7 +7,7 @@ from typing import Any
 
 from mgcompile.errors import Problem
 from mgcompile.spec.base import LayerSpec
-from mgcompile.spec.budget import MOST_LAYERS, Budget
+from mgcompile.spec.budget import ALLOW_LARGE, Budget
 from mgcompile.spec.document import Document
 from mgcompile.spec.expressions import Expression, ExpressionError, evaluate
 from mgcompile.spec.items import Item
@@ -71,11 +71,11 @@ class _Counter:
 
 
 def check_length(document: Document, source: Source, overrides: Mapping[str, Any], budget: Budget) -> Problem | None:
-    """A problem where the spec comes to more than `MOST_LAYERS` layers."""
+    """A problem where the spec comes to more layers than its budget has."""
     names = {name: overrides.get(name, param.default) for name, param in document.params.items()}
     known = {name: value for name, value in names.items() if not isinstance(value, Expression)}
     count = _Counter(document, known, budget).layers(document.layers)
-    if count <= MOST_LAYERS:
+    if count <= budget.parts:
         return None
     mark = source.locate(("layers",))
     many = f"{count:,}" if count < 10**15 else f"more than {10**15:,}"
@@ -84,5 +84,5 @@ def check_length(document: Document, source: Source, overrides: Mapping[str, Any
         mark.line,
         mark.column,
         "layers",
-        f"{many} layers after repeats and blocks; at most {MOST_LAYERS:,} are allowed",
+        f"{many} layers after repeats and blocks; at most {budget.parts:,} are allowed{ALLOW_LARGE}",
     )

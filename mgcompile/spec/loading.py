@@ -42,6 +42,8 @@ class Spec:
     params: Mapping[str, Any]
     source: Source = field(repr=False)
     overrides: Mapping[str, Any]
+    large: bool
+    """Whether it was allowed to be large."""
     _elaborated: tuple[Graph, list[dict[str, Any]]] = field(repr=False, compare=False)
 
     @property
@@ -80,7 +82,7 @@ class Spec:
         data["layers"] = plain(self._elaborated[1])
         if self.document.outputs:
             data["outputs"] = {key: self._output(key) for key in self.document.outputs}
-        return load(data)
+        return load(data, allow_large=self.large)
 
     def _output(self, key: str) -> Any:
         output = self.document.outputs[key]
@@ -93,18 +95,25 @@ SpecLike = str | os.PathLike[str] | Mapping[str, Any] | Spec
 """What is taken for a spec: a path, a name of the zoo, a mapping, a `Spec`."""
 
 
-def load(source: SpecLike, *, params: Mapping[str, Any] | None = None, allow_outside: bool = False) -> Spec:
+def load(
+    source: SpecLike,
+    *,
+    params: Mapping[str, Any] | None = None,
+    allow_outside: bool = False,
+    allow_large: bool = False,
+) -> Spec:
     """The checked spec that `source` leads to; `params` sets parameters as `--set` does.
 
-    A file may extend specs below its folder and of the zoo; with `allow_outside` specs anywhere.
+    A file may extend specs below its folder and of the zoo; with `allow_outside` specs anywhere. What it comes to
+    is bounded, so that it is read or refused in about a second; with `allow_large` it may be twenty times as much.
 
     Raises `SpecError` with the mistakes that were found.
     """
     if isinstance(source, Spec):
         if not params:
             return source
-        return _checked(source.source, {**source.overrides, **params})
-    return _checked(_read(source, allow_outside), dict(params or {}))
+        return _checked(source.source, {**source.overrides, **params}, large=source.large or allow_large)
+    return _checked(_read(source, allow_outside), dict(params or {}), large=allow_large)
 
 
 def parse_spec(
@@ -113,16 +122,16 @@ def parse_spec(
     *,
     params: Mapping[str, Any] | None = None,
     allow_outside: bool = False,
+    allow_large: bool = False,
     extends: bool = True,
 ) -> Spec:
     """The checked spec in a YAML text; `file` is the name to show. Raises `SpecError`.
 
     Without `extends` it must be whole and no other file is read, as for a text that came with weights; for
-    `allow_outside` see `load`.
+    `allow_outside` and `allow_large` see `load`.
     """
-    return _checked(
-        parse_source(text, file, zoo=zoo_folder(), allow_outside=allow_outside, extends=extends), dict(params or {})
-    )
+    source = parse_source(text, file, zoo=zoo_folder(), allow_outside=allow_outside, extends=extends)
+    return _checked(source, dict(params or {}), large=allow_large)
 
 
 def parse_param(text: str) -> tuple[str, Any]:
@@ -173,17 +182,18 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any], allow_outside: boo
     return read_source(name, zoo=zoo, allow_outside=allow_outside)
 
 
-def _checked(source: Source, overrides: Mapping[str, Any]) -> Spec:
+def _checked(source: Source, overrides: Mapping[str, Any], *, large: bool) -> Spec:
     with collection_paused():
-        return _Check(source, overrides).spec()
+        return _Check(source, overrides, large=large).spec()
 
 
 class _Check:
     """One spec on its way from a source; what is wrong with it is collected."""
 
-    def __init__(self, source: Source, overrides: Mapping[str, Any]) -> None:
+    def __init__(self, source: Source, overrides: Mapping[str, Any], *, large: bool) -> None:
         self.source = source
-        self.budget = Budget()
+        self.large = large
+        self.budget = Budget(large=large)
         self.mistakes = Mistakes(source)
         self.overrides: Mapping[str, Any] = marked(_plain_overrides(overrides))
         try:
@@ -217,7 +227,8 @@ class _Check:
         self.mistakes.raise_if_any()
         elaboration.faults.raise_if_any()
         assert graph is not None, "there is a graph where there are no mistakes"
-        return Spec(name, document, params, self.source, dict(self.overrides), (graph, elaboration.canonical))
+        made = graph, elaboration.canonical
+        return Spec(name, document, params, self.source, dict(self.overrides), self.large, made)
 
     def _document(self) -> Document:
         try:

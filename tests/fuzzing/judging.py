@@ -33,6 +33,7 @@ PATIENCE = 60
 """Seconds for anything."""
 BYTES = 2**30
 IN_ONE_PROCESS = 200
+LONGEST_LINE, LONGEST_TEXT = 9_000, 200_000
 WRONG = 2
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "socket.bind")
 SECRETS = ("/etc/passwd", "/dev/zero", "/dev/random")
@@ -167,9 +168,11 @@ def _wrong_refusal(text: str, path: Path, seconds: float, mebibytes: float) -> s
         return "says nothing"
     if str(path) not in text:
         return "no place"
-    if bad := [c for c in text if c < " " and c != "\n"]:
-        return f"puts {bad[0]!r} into a message"
-    return "a long message" if len(text) > 200_000 else ""
+    if bad := next((letter for line in text.splitlines() for letter in line if not letter.isprintable()), ""):
+        return f"puts {bad!r} into a message"
+    if any(len(line) > LONGEST_LINE for line in text.splitlines()) or len(text) > LONGEST_TEXT:
+        return "a long message"
+    return ""
 
 
 def _tried(kind: str, path: Path) -> tuple[Told, str, float, float]:

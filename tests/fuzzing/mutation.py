@@ -177,8 +177,6 @@ RECIPE: dict[str, Any] = {
     "lr": 0.1,
     "schedule": "step",
     "drops": [0.3, 0.6],
-    "final_lr": 0.01,
-    "warmup": 0.2,
     "seed": 1,
     "precision": "fp32",
     "optimizer": "sgd",
@@ -280,6 +278,14 @@ def _mutated_bytes(text: bytes, others: Sequence[bytes], draw: random.Random) ->
     return bytes(found)
 
 
+def _mutated_words(text: bytes, others: Sequence[bytes], draw: random.Random) -> bytes:
+    """Words of one text in another, which often is still YAML."""
+    words, given = text.split(b" "), draw.choice(others).split(b" ")
+    for _ in range(draw.randint(1, 6)):
+        words[draw.randrange(len(words))] = draw.choice(given)
+    return b" ".join(words)
+
+
 # --- kinds of input
 
 
@@ -287,7 +293,8 @@ def spec(draw: random.Random) -> tuple[str, bytes]:
     """A spec, changed as data or as text."""
     if draw.random() < 0.6:
         return _written(_mutated(draw.choice(_specs()), _specs(), draw), draw)
-    return ".yaml", _mutated_bytes(draw.choice(_spec_texts()), _spec_texts(), draw)
+    mutated = draw.choice([_mutated_bytes, _mutated_words])
+    return ".yaml", mutated(draw.choice(_spec_texts()), _spec_texts(), draw)
 
 
 def recipe(draw: random.Random) -> tuple[str, bytes]:

@@ -89,7 +89,7 @@ def recipe(path: Path) -> Told:
     try:
         recipe_for(given_in(path), _some_graph())
     except MgcompileError as error:
-        return _status(error), str(error)
+        return _told(error)
     return 0, ""
 
 
@@ -101,14 +101,16 @@ def checkpoint(path: Path) -> Told:
     try:
         mgcompile.load_model(path)
     except MgcompileError as error:
-        return _status(error), str(error)
+        return _told(error)
     return 0, ""
 
 
-def _status(error: Exception) -> int:
+def _told(error: Exception) -> Told:
+    """As the command line tells it."""
     from mgcompile.errors import InputError
+    from mgcompile.escaping import visible
 
-    return 2 if isinstance(error, InputError) else 1
+    return 2 if isinstance(error, InputError) else 1, visible(str(error), lines=True)
 
 
 def warm_up() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import stat
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,16 +23,25 @@ import mgcompile
 from mgcompile.lowering.functional import channels_last, max_pool_2x2, upsample
 from mgcompile.lowering.fused import FusedConv2d
 from mgcompile.lowering.machine import CACHE
+from mgcompile.lowering.machine import threads as machine_threads
+from mgcompile.lowering.native import finish
 from mgcompile.lowering.native import library as native
+from mgcompile.lowering.native.finish import LIMIT, finisher
 from mgcompile.lowering.native.library import NATIVE, library
 from mgcompile.lowering.native.pool import pool_2x2
-from mgcompile.lowering.native.winograd import Parts, Winograd
+from mgcompile.lowering.native.winograd import Parts, Winograd, transformed
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C++ compiler whose code works here")
 MANY = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 Pads = tuple[tuple[int, int], tuple[int, int]]
 TYPES = st.sampled_from([torch.float32, torch.bfloat16])
 AROUND: Pads = ((1, 1), (1, 1))
+
+
+def winograd(
+    found: ctypes.CDLL, parts: Parts, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool
+) -> Winograd:
+    return Winograd(found, parts, transformed(found, parts, weight), weight.shape[0], bias, relu=relu)
 
 
 @st.composite
@@ -76,13 +88,10 @@ def test_winograd_is_the_convolution(
         right_one += add
     if relu:
         right_one = right_one.relu()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        conv = Winograd(found, Parts(shapes, steps, size, pads, dtype), weight, bias, relu=relu)
+    with machine_threads(threads):
+        conv = winograd(found, Parts(shapes, steps, size, pads, dtype), weight, bias, relu=relu)
         y = conv.run(parts, [] if add is None else [add])
-    finally:
-        torch.set_num_threads(before)
+    assert y is not None
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert y.dtype is dtype
     # Of bfloat16, the output alone is rounded: to eight bits.
@@ -99,22 +108,59 @@ def test_the_error_is_near_that_of_the_plain_sum(channels: int, batch: int) -> N
     x, weight = noise((batch, channels, 14, 14)).relu(), noise((channels, channels, 3, 3), 1) / (3 * channels**0.5)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     plain = (F.conv2d(x, weight, padding=1) - exact).square().mean().sqrt()
-    ours = Winograd(found, Parts([tuple(x.shape)], [0], (14, 14), AROUND), weight, None, relu=False)
+    ours = winograd(found, Parts([tuple(x.shape)], [0], (14, 14), AROUND), weight, None, relu=False)
     error = (ours.run([channels_last(x)], []) - exact).square().mean().sqrt()
     assert float(error / exact.square().mean().sqrt()) < 1.2e-6
     assert float(error) < 6 * float(plain)
 
 
 @needs_compiler
-def test_what_is_not_a_number_stays_visible() -> None:
+@MANY
+@given(
+    convolutions(),
+    st.sampled_from([math.nan, math.inf, -math.inf, 2.0**101, -(2.0**101)]),
+    st.integers(1, 3),
+    TYPES,
+    st.data(),
+)
+def test_winograd_tells_of_numbers_beyond_the_limit(
+    case: tuple[list[tuple[int, ...]], list[int], tuple[int, int], Pads, int],
+    value: float,
+    threads: int,
+    dtype: torch.dtype,
+    data: st.DataObject,
+) -> None:
+    shapes, steps, size, pads, channels = case
     found = library()
     assert found is not None
-    x = noise((1, 3, 12, 12))
-    x[0, 0, 5, 5] = float("nan")
-    conv = Winograd(found, Parts([(1, 3, 12, 12)], [0], (12, 12), AROUND), noise((4, 3, 3, 3)), None, relu=True)
-    y = conv.run([channels_last(x)], [])
-    assert y[0, :, 4:7, 4:7].isnan().all()
-    assert not y[0, :, :4, :].isnan().any()  # of other tiles
+    weight = noise((channels, sum(shape[1] for shape in shapes), 3, 3)).sign()  # none is zero
+    parts = [channels_last(noise(shape, number).to(dtype)) for number, shape in enumerate(shapes)]
+    chosen = data.draw(st.sampled_from(parts))
+    chosen[tuple(data.draw(st.integers(0, side - 1)) for side in chosen.shape)] = value
+    fine = torch.cat([upsample(part, step, size) for part, step in zip(parts, steps, strict=True)], 1).double()
+    (top, bottom), (left, right) = pads
+    y = F.conv2d(F.pad(fine, (left, right, top, bottom)), weight.double())
+    with machine_threads(threads):
+        output = winograd(found, Parts(shapes, steps, size, pads, dtype), weight, None, relu=True).run(parts, [])
+    seen = not bool((y.abs() < LIMIT).all())
+    assert (output is None) == seen
+
+
+@needs_compiler
+@MANY
+@given(st.integers(1, 70_000), st.booleans(), st.integers(1, 3), TYPES, st.data())
+def test_finish_rectifies_and_looks(
+    count: int, relu: bool, threads: int, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    x = noise((count,)).to(dtype)
+    value = data.draw(st.sampled_from([1.0, math.nan, math.inf, -math.inf, 2.0**101, -(2.0**101)]))
+    x[data.draw(st.integers(0, count - 1))] = value
+    for library_ in (library(), None):
+        y = x.clone()
+        with patch.object(finish, "library", lambda found=library_: found), machine_threads(threads):
+            within = finisher(dtype, relu=relu)(y)
+        assert within == (value == 1)
+        torch.testing.assert_close(y, x.relu() if relu else x, rtol=0, atol=0, equal_nan=True)
 
 
 @needs_compiler
@@ -124,7 +170,7 @@ def test_nothing_of_an_earlier_call_gets_into_the_next() -> None:
     for channels, value in [(160, float("nan")), (130, 1.0), (500, float("inf")), (402, 1.0)]:  # depths that are padded
         x = channels_last(noise((1, channels, 8, 8)) * value)
         weight = noise((3, channels, 3, 3)) / channels
-        y = Winograd(found, Parts([(1, channels, 8, 8)], [0], (8, 8), AROUND), weight, None, relu=False).run([x], [])
+        y = winograd(found, Parts([(1, channels, 8, 8)], [0], (8, 8), AROUND), weight, None, relu=False).run([x], [])
         if value == 1:
             torch.testing.assert_close(y, F.conv2d(x, weight, padding=1), rtol=1e-5, atol=1e-5)
 
@@ -148,7 +194,7 @@ def test_threads_of_python_share_a_convolution() -> None:
     found = library()
     assert found is not None
     weight = noise((64, 32, 3, 3))
-    conv = Winograd(found, Parts([(1, 32, 6, 6)], [0], (6, 6), AROUND), weight, None, relu=False)
+    conv = winograd(found, Parts([(1, 32, 6, 6)], [0], (6, 6), AROUND), weight, None, relu=False)
     images = [channels_last(noise((1, 32, 6, 6), seed)) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
         outputs = list(pool.map(lambda image: conv.run([image], []), images))

@@ -24,7 +24,7 @@ from mgcompile.lowering import backends, machine, packing, tuning, ways
 from mgcompile.lowering.backends import OneDNN, Plain, backend, use_backend
 from mgcompile.lowering.compiler import compile_graph
 from mgcompile.lowering.fused import FusedConv2d
-from mgcompile.lowering.native import pool
+from mgcompile.lowering.native import finish, pool
 from mgcompile.lowering.native.library import library
 from mgcompile.lowering.ways import WAYS
 from tests.lowering.graphs import graphs
@@ -40,7 +40,7 @@ def using(engine: backends.Backend) -> Iterator[None]:
     """That back end; with the plain one there are no C++ kernels either, as on a machine that has nothing fast."""
     with use_backend(engine), ExitStack() as stack:
         if isinstance(engine, Plain):
-            for module in (ways, pool):
+            for module in (ways, pool, finish):
                 stack.enter_context(patch.object(module, "library", lambda: None))
         yield
 

@@ -128,6 +128,11 @@ class Op:
         """
         return tuple(args), {}
 
+    def invoke(self, graph: fx.Graph, owner: str, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        """Add the call of the module of this name to a torch.fx graph; `args` stand for the inputs."""
+        positional, options = self.call(args, *inputs)
+        return graph.call_module(owner, positional, options)
+
     def emit(self, graph: fx.Graph, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
         """Add the call of a plain function to a torch.fx graph; `args` stand for the inputs."""
         raise NotImplementedError(type(self).__name__)

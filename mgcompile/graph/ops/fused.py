@@ -198,6 +198,14 @@ class FusedConv(Op):
             options |= {"act": self.act.function, **self.act.options}
         return parts, options
 
+    def invoke(self, graph: fx.Graph, owner: str, args: Sequence[fx.Node], *inputs: Value) -> fx.Node:
+        """A function calls the module, so that any other may come to stand in its place."""
+        from mgcompile.lowering import fused
+
+        parts, options = self.call(args, *inputs)
+        module = graph.create_node("get_attr", owner, name=f"{owner.replace('.', '_')}_module")
+        return graph.call_function(fused.fused_conv, (module, *parts), options)
+
     def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
         (fine,) = self.conv.windows(axis, inputs[:1], output)
         assert fine is not None

@@ -98,6 +98,16 @@ inline Vec larger(Vec a, Vec b) {
     return a != a ? a : m;
 }
 
+// Beyond 2^64, and for what is not a number, plain operations decide. A sum of squares is then infinite or no number, and
+// sometimes from 2^64 / sqrt(summands) on; it takes one instruction for each vector, which the products hide.
+inline bool within_limit(Vec squares) {
+    bool all = true;
+    for (int i = 0; i < LANES; i++) all &= squares[i] < __builtin_inff(); // false for what is not a number
+    return all;
+}
+
+inline Vec rectified(Vec z) { return z < 0 ? Vec{} : z; } // what is not a number stays
+
 inline int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Six cells of a patch, in a row or a column -> six values.
@@ -270,6 +280,7 @@ template <typename Number> struct Job {
     const Number *add;
     Number *y;
     int depth, run, down, across;
+    int beyond = 0; // whether a cell of the output, before ReLU, is not within the limit
 
     int tiles() const { return conv.batch * down * across; }
 
@@ -322,14 +333,14 @@ template <typename Number> struct Job {
     }
 
     // n tiles, from `first` on, and one block of output channels; m is room for (36, rows, BLOCK).
-    void block(int number, int first, int n, int rows, const float *v, float *m) const {
+    void block(int number, int first, int n, int rows, const float *v, float *m) {
         if (conv.channels - number * BLOCK > LANES)
             channels<WIDE>(number * BLOCK, first, n, rows, v, m);
         else
             channels<1>(number * BLOCK, first, n, rows, v, m);
     }
 
-    template <int N> void channels(int channel, int first, int n, int rows, const float *v, float *m) const {
+    template <int N> void channels(int channel, int first, int n, int rows, const float *v, float *m) {
         const float *u = conv.kernel + (size_t)POINTS * depth * channel;
         int parts = (n + ROWS - 1) / ROWS, height = (n + parts - 1) / parts;
         for (int p = 0; p < POINTS; p++)
@@ -338,13 +349,18 @@ template <typename Number> struct Job {
                     products<N>.of[std::min(height, n - t)](
                         v + ((size_t)p * depth + c) * rows + (size_t)t * run, u + ((size_t)p * depth + c) * N * LANES,
                         run, c == 0, m + ((size_t)p * rows + t) * N * LANES);
+        Vec squares = {};
         for (int t = 0; t < n; t++)
             for (int j = 0; j < N && channel + j * LANES < conv.channels; j++)
-                write_tile(first + t, channel + j * LANES, m + ((size_t)t * N + j) * LANES, (size_t)rows * N * LANES);
+                squares += write_tile(first + t, channel + j * LANES, m + ((size_t)t * N + j) * LANES, (size_t)rows * N * LANES);
+        if (!within_limit(squares)) {
+#pragma omp atomic write
+            beyond = 1;
+        }
     }
 
-    // The 36 products of a tile, `stride` apart -> its cells of the output.
-    void write_tile(int tile, int channel, const float *m, size_t stride) const {
+    // The 36 products of a tile, `stride` apart -> its cells of the output, and the sums of their squares.
+    Vec write_tile(int tile, int channel, const float *m, size_t stride) const {
         int image = tile / (down * across), y0 = tile / across % down * TILE, x0 = tile % across * TILE;
         int h = std::min(TILE, conv.height - y0), w = std::min(TILE, conv.width - x0);
         int lanes = conv.channels - channel;
@@ -355,7 +371,7 @@ template <typename Number> struct Job {
             to_tile(column, values);
             for (int i = 0; i < TILE; i++) half[i][j] = values[i];
         }
-        Vec bias = conv.bias ? load(conv.bias + channel, lanes) : Vec{};
+        Vec bias = conv.bias ? load(conv.bias + channel, lanes) : Vec{}, squares = {};
         for (int i = 0; i < h; i++) {
             Vec values[TILE];
             to_tile(half[i], values);
@@ -363,14 +379,16 @@ template <typename Number> struct Job {
             for (int j = 0; j < w; j++, at += conv.channels) {
                 Vec z = values[j] + bias;
                 if (add) z += load(add + at, lanes);
-                if (conv.relu) z = z < 0 ? Vec{} : z; // what is not a number stays
+                squares += z * z;
+                if (conv.relu) z = rectified(z);
                 store(y + at, z, lanes);
             }
         }
+        return squares;
     }
 
     // Every thread takes tiles of its own and makes all their channels.
-    void run_apart(int threads) const {
+    void run_apart(int threads) {
         size_t fits = cache_bytes() * 5 / 6 / (POINTS * (depth + BLOCK) * sizeof(float));
         int rows = std::clamp<int>(fits / ROWS * ROWS, ROWS, 4 * ROWS);
         int pieces = (tiles() + rows - 1) / rows, blocks = (conv.channels + BLOCK - 1) / BLOCK;
@@ -387,7 +405,7 @@ template <typename Number> struct Job {
     }
 
     // The threads share the transformed patches, and each makes channels of its own: reads the kernel but once.
-    void run_together(int threads) const {
+    void run_together(int threads) {
         int rows = std::clamp<int>(SHARED_BYTES / (POINTS * depth * sizeof(float)), ROWS, std::max(ROWS, tiles()));
         int blocks = (conv.channels + BLOCK - 1) / BLOCK;
         float *v = common.of((size_t)POINTS * rows * depth);
@@ -406,7 +424,7 @@ template <typename Number> struct Job {
 };
 
 template <typename Number>
-void convolve(const Conv &conv, const Number *const *data, const Number *add, Number *y, int threads) {
+int convolve(const Conv &conv, const Number *const *data, const Number *add, Number *y, int threads) {
     int down = (conv.height + TILE - 1) / TILE, across = (conv.width + TILE - 1) / TILE;
     int depth = depth_of(conv.parts, conv.count);
     Job<Number> job{conv, data, add, y, depth, run_of(depth), down, across};
@@ -415,6 +433,28 @@ void convolve(const Conv &conv, const Number *const *data, const Number *add, Nu
         job.run_together(threads);
     else
         job.run_apart(threads);
+    return !job.beyond;
+}
+
+// Whether all numbers, as they come, are within the limit; ReLU in place, if asked for.
+template <typename Number> int finish(Number *y, size_t count, int relu, int threads) {
+    constexpr size_t PIECE = 1 << 13;
+    size_t pieces = (count + PIECE - 1) / PIECE;
+    int beyond = 0;
+    if (pieces < 4) threads = 1; // it takes less than starting the others
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1) reduction(| : beyond)
+    for (size_t piece = 0; piece < pieces; piece++) {
+        size_t end = std::min(count, (piece + 1) * PIECE);
+        Vec squares = {};
+        for (size_t i = piece * PIECE; i < end; i += LANES) {
+            int n = (int)std::min<size_t>(LANES, end - i);
+            Vec z = load(y + i, n);
+            squares += z * z;
+            if (relu) store(y + i, rectified(z), n);
+        }
+        beyond |= !within_limit(squares);
+    }
+    return !beyond;
 }
 
 // The maximum over 2x2 windows.
@@ -446,11 +486,17 @@ void pool(const Number *x, Number *y, int batch, int height, int width, int chan
 extern "C" {
 
 // y = relu?(convolution of the parts + bias + add), all NHWC; `data` has one address for each part, `add` may be null.
-void mgcompile_winograd(const Conv *conv, const void *const *data, const void *add, void *y, int threads) {
+// Zero where a cell is not within the limit before ReLU: then y is of no use, since a tile shares what is no number.
+int mgcompile_winograd(const Conv *conv, const void *const *data, const void *add, void *y, int threads) {
     if (conv->half)
-        convolve(*conv, (const bf16 *const *)data, (const bf16 *)add, (bf16 *)y, threads);
-    else
-        convolve(*conv, (const float *const *)data, (const float *)add, (float *)y, threads);
+        return convolve(*conv, (const bf16 *const *)data, (const bf16 *)add, (bf16 *)y, threads);
+    return convolve(*conv, (const float *const *)data, (const float *)add, (float *)y, threads);
+}
+
+// Whether `count` numbers, side by side, are within the limit; ReLU in place, if asked for, keeps what is no number.
+int mgcompile_finish(void *y, size_t count, int relu, int half, int threads) {
+    if (half) return finish((bf16 *)y, count, relu, threads);
+    return finish((float *)y, count, relu, threads);
 }
 
 // x (batch, height, width, channels) -> y, half as high and wide, rounded up: the maximum over 2x2 windows, of the cells

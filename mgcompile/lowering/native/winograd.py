@@ -10,7 +10,7 @@ import torch
 
 from mgcompile.lowering.native.library import ConvArgs, PartArgs
 
-__all__ = ["LANES", "MOST_CHANNELS", "POINTS", "TILE", "TYPES", "Parts", "Winograd"]
+__all__ = ["LANES", "MOST_CHANNELS", "POINTS", "TILE", "TYPES", "Parts", "Winograd", "transformed"]
 
 TILE = 4
 """Cells of the output, along each side, that are made together."""
@@ -38,26 +38,46 @@ class Parts:
     dtype: torch.dtype = torch.float32
 
 
+def transformed(library: ctypes.CDLL, parts: Parts, weight: torch.Tensor) -> torch.Tensor:
+    """A kernel (channels, channels of all parts, 3, 3) as `Winograd` reads it: it depends on no size, and takes four
+    times the memory.
+    """
+    weight = weight.detach().float().contiguous()
+    own, count, channels = _args_of(parts), len(parts.shapes), weight.shape[0]
+    kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels), dtype=torch.float32)
+    library.mgcompile_winograd_kernel(
+        weight.data_ptr(), own, count, channels, kernel.data_ptr(), torch.get_num_threads()
+    )
+    return kernel
+
+
+def _args_of(parts: Parts) -> ctypes.Array[PartArgs]:
+    own = (PartArgs * len(parts.shapes))()
+    for args, shape, step in zip(own, parts.shapes, parts.steps, strict=True):
+        args.channels, args.height, args.width, args.step = *shape[1:], step
+    return own
+
+
 class Winograd:
     """relu?(convolution of the parts, concatenated, + bias + addend).
 
     Grids lie in channels-last memory; what is computed is fp32. The transformed kernel takes four times the memory of
     the kernel. The rounding error is four to five times that of the plain sum: less than 1e-6 of the output, in the
-    root mean square.
+    root mean square. `kernel` is one that has been `transformed`.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, parts: Parts, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool
+        self,
+        library: ctypes.CDLL,
+        parts: Parts,
+        kernel: torch.Tensor,
+        channels: int,
+        bias: torch.Tensor | None,
+        *,
+        relu: bool,
     ) -> None:
-        weight = weight.detach().float().contiguous()
-        channels, count = weight.shape[0], len(parts.shapes)
-        own = (PartArgs * count)()
-        for args, shape, step in zip(own, parts.shapes, parts.steps, strict=True):
-            args.channels, args.height, args.width, args.step = *shape[1:], step
-        self._kernel = torch.empty(library.mgcompile_winograd_size(own, count, channels))
-        library.mgcompile_winograd_kernel(
-            weight.data_ptr(), own, count, channels, self._kernel.data_ptr(), torch.get_num_threads()
-        )
+        own, count = _args_of(parts), len(parts.shapes)
+        self._kernel = kernel
         self._bias = None if bias is None else bias.detach().float().contiguous()
         batch = parts.shapes[0][0]
         height, width = (fine + sum(pad) - 2 for fine, pad in zip(parts.size, parts.pads, strict=True))
@@ -70,17 +90,18 @@ class Winograd:
         self._place = ctypes.addressof(self._args)
         self._addresses = ctypes.c_void_p * count
 
-    def run(self, parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor:
+    def run(self, parts: Sequence[torch.Tensor], add: Sequence[torch.Tensor]) -> torch.Tensor | None:
         """The output of (batch, channels, height, width); of the addends, the first is added.
 
-        The parts and the addend must have the layout and shapes.
+        The parts and the addend must have the layout and shapes. None where the output is not within `LIMIT` before
+        ReLU: the cells of a tile share what is not a number, and there is no infinity in a sum of products.
         """
         y = torch.empty(self._shape, dtype=self._dtype, memory_format=torch.channels_last)
-        self._call(
+        within = self._call(
             self._place,
             self._addresses(*[part.data_ptr() for part in parts]),
             add[0].data_ptr() if add else None,
             y.data_ptr(),
             torch.get_num_threads(),
         )
-        return y
+        return y if within else None
