@@ -57,21 +57,3 @@ def test_all_that_is_set_is_read(given: tuple[str, ...], said: str, tmp_path: Pa
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert len(result.stderr) < 1000
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("audit", "NET", "--size", "8", "--size=9"),
-        ("audit", "NET", "--by", "op", "--by", "layer"),
-        ("show", "NET", "-o", "one.yaml", "--output", "two.yaml"),
-        ("draw", "NET", "--format", "svg", "--format", "dot"),
-    ],
-)
-def test_an_option_of_one_value_is_said_once(args: tuple[str, ...], tmp_path: Path) -> None:
-    path = tmp_path / "net.yaml"
-    path.write_text(BASE)
-    result = CliRunner().invoke(main, [str(path) if word == "NET" else word for word in args])
-    assert result.exit_code == 2, result.output
-    assert "is said twice, and the first time would be passed over" in result.stderr
-    assert CliRunner().invoke(main, ["draw", str(path), "--no-fold", "--no-fold", "--format", "dot"]).exit_code == 0

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -352,14 +351,7 @@ output_option = click.option(
 
 
 class Command(click.Command):
-    """A command that takes each option once, and does not write over what it reads."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        *_, given = self.make_parser(ctx).parse_args(args=list(args))
-        for param, times in Counter(given).items():
-            if times > 1 and isinstance(param, click.Option) and not (param.multiple or param.is_flag):
-                raise click.UsageError(f"{param.opts[-1]} is said twice, and the first time would be passed over", ctx)
-        return super().parse_args(ctx, args)
+    """A command that does not write over what it reads."""
 
     def invoke(self, ctx: click.Context) -> Any:
         output, read = ctx.params.get("output"), [ctx.params.get(name) for name in ("spec", "machine")]
