@@ -191,7 +191,10 @@ def test_ranges_steps_and_choices_are_respected(folder: Path) -> None:
         (("--vary", "width", "--macs", "1M", "--step", "width=100"), "no value from 2 to 64 is a multiple of 100"),
         (("--vary", "width", "--macs", "1M", "-o", "fitted.txt"), "expected .yaml, .yml or .json"),
         (("--vary", "width", "--macs", "1M", "-o", "no/fitted.yaml"), "there is no folder no"),
-        (("--vary", "width", "--macs", "1M", "-o", "./small.yaml"), "it would take the place of the spec"),
+        (
+            ("--vary", "width", "--macs", "1M", "-o", "./small.yaml"),
+            "it would take the place of small.yaml, which is read",
+        ),
         (("--vary", "width", "--macs", "1M", "--set", "n=0"), "at least 1"),
         (("--vary", "width", "--macs", "1M", "--batch", "2"), "--batch goes with --memory"),
         (("--vary", "width", "--macs", "1M", "--batch", "0"), "0 is not in the range"),

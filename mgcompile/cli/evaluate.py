@@ -217,14 +217,12 @@ def evaluation_text(
         columns = [column for name in figures for column in (name, f"{name}_baseline")]
         values = [str(value) for name in figures for value in (figures[name], constants[name])]
         return tables.as_csv((*record, *columns), [(*record.values(), *values)])
-    heads = [head for name in figures for head in (name, "baseline")]
-    shown = [
-        f"{value:.5g}" if name == "loss" else f"{value:.2f}"
+    title = ", ".join([network, task, *(f"{name} {value}" for name, value in list(record.items())[2:])])
+    rows = tuple(
+        (name, *(f"{value[name]:.5g}" if name == "loss" else f"{value[name]:.2f}" for value in (figures, constants)))
         for name in figures
-        for value in (figures[name], constants[name])
-    ]
-    row = (*record.values(), *shown)
-    sheet = tables.Sheet("", (*record, *heads), (row,), tuple(notes), frozenset({"network", "task", "split"}))
+    )
+    sheet = tables.Sheet(title, ("figure", network, "baseline"), rows, tuple(notes), frozenset({"figure"}))
     return tables.as_markdown([sheet]) if format == "markdown" else tables.as_text([sheet], **look)
 
 

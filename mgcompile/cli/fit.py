@@ -153,7 +153,11 @@ def _spec_file(ctx: click.Context, param: click.Parameter, path: str | None) -> 
 )
 @click.option("--format", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option(
-    "-o", "--output", metavar="FILE", callback=_spec_file, help="Write a spec that extends SPEC with the params set."
+    "-o",
+    "--output",
+    metavar="FILE",
+    callback=_spec_file,
+    help="Write a spec with the params set: one that extends SPEC where that lies below it, else a whole one.",
 )
 def fit(
     *,
@@ -184,8 +188,6 @@ def fit(
     if batch is not None and not {budget.figure for budget in budgets} & {"memory", "training-memory"}:
         raise click.UsageError("--batch goes with --memory or --training-memory; other figures are of one sample")
     batch = batch or 1
-    if output is not None and os.path.realpath(output) == os.path.realpath(spec):
-        raise click.UsageError(f"-o {output}: it would take the place of the spec that it extends; choose another file")
     found = read(spec, params)
     found.graph.shapes(size)  # a size that is too small
     axes = _axes(found, tuple(dict.fromkeys(vary)), params, ranges, steps)
@@ -320,7 +322,9 @@ def _file(
     output: str,
     size: tuple[int, int] | None,
 ) -> str:
-    """A spec that extends the given one, with the params set. Raises `SpecError` where it could not be read back."""
+    """A spec that extends the given one where it may, and else says it whole, with the params set. Raises `SpecError`
+    where it could not be read back.
+    """
     from mgcompile.analysis.tables import as_json, size_text
     from mgcompile.spec import parse_spec
     from mgcompile.spec.expressions import names_in
@@ -335,10 +339,11 @@ def _file(
         "name": " ".join([title, *(f"{param}=${{{param}}}" for param in new)]),
         "description": f"Fitted to {about} at an input of {size_text(size or chosen.graph.size)}.",
     }
-    if name == "-":
+    base = None if name == "-" else _base(name, output)
+    if base is None:
         data = {**chosen.data, **data}
     else:
-        data["extends"] = _base(name, output)
+        data["extends"] = base
         data["params"] = {key: {"default": value} for key, value in chosen.overrides.items()}
     if size is not None:
         data["input"] = {**data.get("input", {}), "size": list(size)}
@@ -348,15 +353,15 @@ def _file(
     return text
 
 
-def _base(name: str, output: str) -> str:
-    """What the spec `name` is called in a file `output`."""
+def _base(name: str, output: str) -> str | None:
+    """What the spec `name` is called in a file `output`; None where a spec there may not extend it."""
     from mgcompile.spec import zoo_names
 
     if not os.path.lexists(name) and name in zoo_names():
         return name
     # Both without symbolic links, for `..` goes up from where a link leads to.
     base = os.path.relpath(os.path.realpath(name), os.path.realpath(os.path.dirname(output) or os.curdir))
-    return base.replace(os.sep, "/")
+    return None if base.split(os.sep)[0] == os.pardir or os.path.isabs(base) else base.replace(os.sep, "/")
 
 
 def _write(text: str, path: str, format: str) -> None:

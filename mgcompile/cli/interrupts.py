@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 
@@ -30,12 +31,18 @@ class quiet_interrupts:
             try:
                 signal.signal(signal.SIGINT, _interrupted)
                 self.replaced = True
+                atexit.register(_ignore)  # what is registered twice runs twice, to the same end
             except ValueError:  # not in the main thread, which is the one that is interrupted
                 return
 
     def __exit__(self, *_: object) -> None:
         if self.replaced:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _ignore() -> None:
+    """All is done: an interrupt while Python cleans up would only change the status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ from mgcompile.lowering.native.finish import LIMIT
 from mgcompile.lowering.storage import Make, Sharing, Shelf, Weight
 from mgcompile.lowering.tuning import fastest
 from mgcompile.lowering.watching import Watch, watched
-from mgcompile.lowering.ways import WAYS, Prepared, Run, ways
+from mgcompile.lowering.ways import Prepared, Run, way_called, ways
 
 if TYPE_CHECKING:
     from mgcompile.lowering.fused import FusedConv2d
@@ -114,7 +114,7 @@ def _prepared(
     norm: nn.BatchNorm2d | None = None,
 ) -> tuple[Prepared, tuple[Weight, ...]]:
     """What computes a call in one of its ways, of weight and bias, and what is kept on a shelf for it."""
-    way = WAYS[name]
+    way = way_called(name)
     engine = Sharing(backend(call.dtype), shelf, (name, way.content(call), id(norm)))
     made = way.prepare(call, *tensors, engine, otherwise)
     return made, tuple(engine.weights)

@@ -26,7 +26,7 @@ from mgcompile.lowering.native.library import library
 from mgcompile.lowering.native.winograd import LANES, MOST_CHANNELS, POINTS, TILE, TYPES, Parts, Winograd, transformed
 from mgcompile.lowering.storage import Make, Sharing
 
-__all__ = ["WAYS", "Prepared", "Run", "Way", "ways"]
+__all__ = ["WAYS", "Prepared", "Run", "Way", "way_called", "ways"]
 
 Run: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], torch.Tensor]
 
@@ -282,6 +282,11 @@ class WinogradWay:
 
 
 WAYS: Mapping[str, Way] = {way.name: way for way in (Whole(), Split(), Dense(), WinogradWay())}
+
+
+def way_called(name: str) -> Way:
+    """The way of this name."""
+    return WAYS[name]
 
 
 def ways(call: Call) -> tuple[str, ...]:
