@@ -57,3 +57,15 @@ def test_all_that_is_set_is_read(given: tuple[str, ...], said: str, tmp_path: Pa
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert len(result.stderr) < 1000
+
+
+@pytest.mark.parametrize("format", ["table", "json"])
+def test_a_fitted_spec_is_not_written_over_what_its_spec_extends(format: str, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(BASE.replace("4", "'${w}'") + "params: {w: 4}\n")
+    (tmp_path / "small.yaml").write_text("extends: base.yaml\nname: small\n")
+    base, small = str(tmp_path / "base.yaml"), str(tmp_path / "small.yaml")
+    args = ("fit", small, "--vary", "w", "--params", "2k", "--format", format, "-o", base)
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2, result.output
+    assert "would take the place of" in result.stderr
+    assert "w: 4" in (tmp_path / "base.yaml").read_text()

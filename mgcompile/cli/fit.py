@@ -21,6 +21,7 @@ from mgcompile.cli.console import (
     page,
     put,
     read,
+    refuse_over,
     say,
     set_option,
     size_option,
@@ -189,6 +190,8 @@ def fit(
         raise click.UsageError("--batch goes with --memory or --training-memory; other figures are of one sample")
     batch = batch or 1
     found = read(spec, params)
+    if output is not None:
+        refuse_over(output, found.source.files)
     found.graph.shapes(size)  # a size that is too small
     axes = _axes(found, tuple(dict.fromkeys(vary)), params, ranges, steps)
     measure = _measure(found, axes, budgets, size, batch)
