@@ -93,7 +93,7 @@ def test_progress_goes_to_standard_error_and_the_result_to_standard_output(folde
     assert len(lines) == len(shapes)
     assert all(re.fullmatch(shape, line) for shape, line in zip(shapes, lines, strict=True)), result.stderr
     last = rows(out / "evaluation.csv")[-1]
-    for said in ("network", "tiny", "cifar10", "top1_error", f"{float(last['loss']):.5g}"):
+    for said in ("baseline", "tiny", "cifar10", "top1_error", f"{float(last['loss']):.5g}"):
         assert said in result.stdout
     again = train(folder, out, "--steps", "6", "--evaluate-every", "3", "--evaluate-samples", "5", "--resume")
     assert again.stdout == result.stdout
@@ -109,7 +109,7 @@ def test_all_formats_have_the_same_figures(folder: Path, tmp_path: Path) -> None
         key: record[key] for key in ("loss", "top1_error", "top5_error")
     }
     markdown = train(folder, tmp_path / "markdown", "--steps", "2", "--format", "markdown").stdout
-    assert "| network |" in markdown
+    assert "| figure | tiny | baseline |" in markdown
     assert f"{record['loss']:.5g}" in markdown
 
 

@@ -177,9 +177,8 @@ class Pair:
         for (name, plain), (_, ours) in zip(*calls, strict=True):
             if isinstance(plain, torch.Tensor):
                 assert plain.shape == ours.shape, f"a hook of {name} saw {[*plain.shape]} and {[*ours.shape]}"
-                if self.rough:  # in half between the modules, and the plain form is not
-                    ours = ours.to(plain.dtype)
-                each = difference(plain, ours, sound=sound)
+                # In a rough form, between its modules, numbers are in half; in the plain form they are not.
+                each = difference(plain, ours.to(plain.dtype) if self.rough else ours, sound=sound)
                 assert each <= limit, f"what a hook of {name} saw: {each:.2g} of the largest number"
         for seen in self.seen.values():
             seen.calls.clear()

@@ -70,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mnist(folder / "mnist")
     done = run(folder, command(folder, "two"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("begins") == done.stdout.count("mnist-spatial ") == 1
+    assert done.stderr.count("begins") == done.stdout.count(", mnist-spatial,") == 1
     return folder
 
 
