@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -340,14 +341,34 @@ def test_a_norm_of_a_single_value_is_told_before_there_is_a_folder(folder: Path,
     [
         ({"WORLD_SIZE": "many"}, "the environment has WORLD_SIZE='many'; expected a number of processes"),
         ({"WORLD_SIZE": "0"}, "the environment has WORLD_SIZE='0'; expected a number of processes"),
+        ({"RANK": "first"}, "the environment has RANK='first'; expected a number of this process"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 and WORLD_SIZE=2; expected a rank below the size"),
+        ({"WORLD_SIZE": "2"}, "cannot be set up as the environment says: "),
+        ({"LOCAL_RANK": "0"}, "it has LOCAL_RANK: start several with torchrun, or unset these"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "it has OMPI_COMM_WORLD_SIZE: start several with torchrun"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "cannot be set up as the environment says: "),
     ],
 )
 def test_processes_that_were_started_oddly_are_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surrounding: dict[str, str], said: str
 ) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # as in a process of its own
     for name, value in surrounding.items():
         monkeypatch.setenv(name, value)
     assert said in refused(train(folder, tmp_path / "run", "--steps", "2"))
+
+
+def test_what_a_launcher_tells_a_single_process_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(folder, tmp_path / "plain", "--steps", "1")
+    told = {"RANK": "1", "ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    result = train(folder, tmp_path / "told", "--steps", "1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == plain.stdout != ""
 
 
 def test_a_loss_that_is_not_finite_ends_with_status_1(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +76,9 @@ def checked(data: Data, *, decode: bool) -> None:
     """Say what was found where data lie, and look at it before anything takes long. Of several processes, the first
     does. Raises `DataError` that lists what is wrong.
     """
-    if int(os.environ.get("RANK", "0")):
+    from mgcompile.training.processes import is_first
+
+    if not is_first():
         return
     tell(data.found)
     with progress_bar() as progress:

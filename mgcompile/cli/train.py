@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +141,7 @@ def train(
     from mgcompile.training.evaluation import baseline
     from mgcompile.training.loop import Stopped
     from mgcompile.training.loop import train as run
+    from mgcompile.training.processes import is_first
     from mgcompile.training.tasks import TASKS
 
     if renames and not source:
@@ -154,7 +154,6 @@ def train(
         _fetch(task.data_set, recipe.task, data, device=None if device == "auto" else device)
     examples = task.open(Path(data), recipe.settings)
     checked(examples, decode=check_data)
-    is_first = os.environ.get("RANK", "0") == "0"
     try:
         with using(threads), training_progress() as watcher:
             trained = run(
@@ -169,10 +168,10 @@ def train(
                 watcher=watcher,
             )
     except Stopped as stopped:
-        if is_first:
+        if is_first():
             say(str(stopped))
         raise click.exceptions.Exit(128 + stopped.signal) from None
-    if is_first:
+    if is_first():
         text = evaluation_text(
             network.name,
             recipe.task,

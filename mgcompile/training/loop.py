@@ -28,6 +28,7 @@ from mgcompile.spec import Spec
 from mgcompile.training.evaluation import Evaluation, answer, evaluate, output, place_of
 from mgcompile.training.feeding import batches, making, spread
 from mgcompile.training.fitting import Fit, check_norms, fit
+from mgcompile.training.locking import check_place
 from mgcompile.training.optimizers import make_optimizer, named_state
 from mgcompile.training.processes import accelerator_for, by_first, connected, share, summed
 from mgcompile.training.recipe import Recipe
@@ -131,6 +132,7 @@ def train(
             if test is None:
                 raise training.stopped(recipe.steps)
             if accelerator.is_main_process:
+                check_place(run.folder)
                 save(model, run.folder / MODEL)
     return Trained(model.eval(), test)
 

@@ -26,7 +26,7 @@ from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
 from mgcompile.spec.source import read_source
 from mgcompile.training.identity import Identity, differences
-from mgcompile.training.locking import locked
+from mgcompile.training.locking import check_place, locked
 from mgcompile.training.optimizers import load_state, named_state
 from mgcompile.training.recipe import Recipe
 
@@ -178,6 +178,7 @@ class Run:
     def write(self, name: str, data: bytes) -> Path:
         """Write a file of the folder whole, and see it on the disk. Raises `MgcompileError`."""
         target = self.folder / name
+        check_place(self.folder)
         draft = _draft(target)
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -210,6 +211,7 @@ class Run:
         The checkpoint is there as a whole or not at all, and those before it stay until it is. Raises `MgcompileError`.
         """
         target = self.checkpoint(step)
+        check_place(self.folder)
         draft = _draft(target)
         try:
             with writing(target):

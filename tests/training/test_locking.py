@@ -56,6 +56,38 @@ def test_a_training_refuses_another_in_its_folder(digits: Path, tmp_path: Path, 
     assert figures(tmp_path / "run") == figures(tmp_path / "alone")
 
 
+def test_a_lock_that_was_taken_away_lets_nobody_in(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with locked(lock):
+        lock.unlink()
+        assert refusal(lock).startswith(f"{tmp_path}: is being trained in by another process, whose lock was taken")
+    with locked(lock):
+        pass
+
+
+def test_a_folder_that_was_moved_is_written_by_nobody_else(digits: Path, tmp_path: Path, one_thread: None) -> None:
+    told = recipe(SPEC, steps=4, checkpoint_every=2)
+    folder, away, other = tmp_path / "run", tmp_path / "away", tmp_path / "other"
+    train(SPEC, told, scenes(digits), other, device="cpu")
+    expected = figures(other)
+
+    class Moves:
+        def transferred(self, record: Any) -> None: ...
+        def started(self, step: int, recipe: Any, folder: Path) -> None: ...
+        def evaluated(self, step: int, evaluation: Any) -> None: ...
+        def stepped(self, step: int, lr: float, loss: float) -> None:
+            if step == 3:
+                folder.rename(away)
+                other.rename(folder)
+
+    with pytest.raises(MgcompileError) as caught:
+        train(SPEC, told, scenes(digits), folder, device="cpu", watcher=Moves())
+    assert str(caught.value).startswith(f"{folder}: was moved or removed while it was being trained in, and nothing")
+    assert figures(folder) == expected
+    train(SPEC, told, scenes(digits), away, device="cpu", resume=True)
+    assert figures(away) == expected
+
+
 @pytest.mark.parametrize(
     "left",
     [b"", b"\x00\xff", b"[" * 100_000, b"null", json.dumps({"host": "h", "process": 1, "since": "\x1b[2J"}).encode()],
