@@ -98,7 +98,7 @@ def activate(x: torch.Tensor, act: str, options: Mapping[str, float], *, fresh: 
     if not act:
         return x
     function = getattr(F, act)
-    if act in PROBABILITIES and x.dtype in HALF:
+    if act in PROBABILITIES and x.dtype in HALF and torch.is_autocast_enabled(x.device.type):
         x = x.float()  # in half, a sigmoid is 1 from 6 on, and has no gradient there
     if act in IN_PLACE and fresh:
         output: torch.Tensor = function(x, inplace=True, **options)
