@@ -166,6 +166,12 @@ def test_a_training_says_task_and_sizes_and_gives_its_last_weights(made: Path, h
     shutil.copy(made / "maps1.safetensors", here / "run" / "model.safetensors")
     finished = figures(here, "run", *asked, "--data", str(made / "mnist"))
     assert finished == figures(made, "maps1.safetensors", *TASK, *asked) != last
+    # What it was trained by need not be a recipe that would be taken today.
+    recipe = here / "run" / "recipe.yaml"
+    rising = recipe.read_text().replace("\nlr: 0.1\n", "\nlr: 1.0e-05\n")
+    assert rising != recipe.read_text()
+    recipe.write_text(rising + "former: 3\n")
+    assert figures(here, "run", *asked, "--data", str(made / "mnist")) == finished
 
 
 def test_the_picture_does_not_disturb_the_figures(made: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import networkx as nx
 
 from mgcompile.errors import Problem, ShapeError, SpecError
 from mgcompile.graph import Graph
-from mgcompile.graph.ops import Activation, BatchNorm
+from mgcompile.graph.ops import Activation, BatchNorm, GroupNorm, LayerNorm, Norm
 from mgcompile.spec import Spec
 from mgcompile.training.recipe import Recipe
 from mgcompile.training.tasks import Data
@@ -72,34 +71,43 @@ def _input_problems(spec: Spec, data: Data, task: str) -> Iterator[Problem]:
 
 
 def check_norms(spec: Spec, data: Data, recipe: Recipe) -> None:
-    """See that every batch norm has two values of a channel at least, in each part that a batch is computed in.
+    """See that every norm has two values at least of which it takes mean and variance; a batch norm, in each part that
+    a batch is computed in.
 
-    A single value has no variance. Raises `SpecError` with all norms that would see one.
+    A single value has no variance, and what a norm makes of it is the same whatever it is. Raises `SpecError` with all
+    norms that would see one.
     """
-    if recipe.batch // recipe.accumulate > 1:
-        return
     graph = spec.graph
     shapes = graph.shapes((data.size, data.size))
     used = set(graph.outputs.values())
     for name in graph.outputs.values():
         used |= nx.ancestors(graph.structure, name)
     computed = used if recipe.optimize else graph.nodes.keys()  # what reaches no output is pruned
-    least = f"take {2 * recipe.accumulate} at least (--batch)"
-    if recipe.accumulate > 1:
-        least += ", or fewer parts (--accumulate)"
     told: dict[str, Problem] = {}
     for name in computed:
         node = graph[name]
-        if isinstance(node.op, BatchNorm) and math.prod(shapes[name][1:]) == 1:
+        if isinstance(node.op, Norm) and node.op.averaged(shapes[name], recipe.batch // recipe.accumulate) == 1:
             origin = graph.layers[node.layer].origin if node.layer in graph.layers else spec.source.name
-            message = (
-                f"batch norm over a single value of each channel: at an input of {data.size}x{data.size} its grid has "
-                f"one cell, and of a batch of {recipe.batch} one example is computed at a time; {least}, or choose "
-                "another norm here"
-            )
+            message = f"{node.op.label} over a single value: {_single(node.op, data, recipe)}"
             told.setdefault(origin, Problem(origin, 0, 0, node.layer, message))
     if told:
         raise SpecError(told.values())
+
+
+def _single(norm: Norm, data: Data, recipe: Recipe) -> str:
+    """Why a norm sees a single value, and what to do."""
+    cell = f"at an input of {data.size}x{data.size} its grid has one cell"
+    if not isinstance(norm, BatchNorm):
+        where = "it receives one channel" if isinstance(norm, LayerNorm) else cell
+        groups = ", a group a channel" if isinstance(norm, GroupNorm) else ""
+        return f"{where}{groups}, and what it returns would not depend on it; choose another norm here, or none"
+    least = f"take {2 * recipe.accumulate} at least (--batch)"
+    if recipe.accumulate > 1:
+        least += ", or fewer parts (--accumulate)"
+    return (
+        f"{cell}, and of a batch of {recipe.batch} one example is computed at a time; {least}, or choose another norm "
+        "here"
+    )
 
 
 def _channels(graph: Graph) -> int:

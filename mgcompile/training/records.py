@@ -20,7 +20,7 @@ from tensorboardX.record_writer import RecordWriter
 from mgcompile.errors import InputError, MgcompileError
 from mgcompile.escaping import brief
 from mgcompile.inputs import open_regular
-from mgcompile.training.runs import MOST_TOLD, PICTURES, Run, writing
+from mgcompile.training.runs import BOARD, MOST_TOLD, PICTURES, Run, writing
 from mgcompile.training.sheet import as_png
 from mgcompile.training.tasks import HeldOut
 
@@ -51,7 +51,7 @@ class Table:
         due: range = range(0),
         optional: bool = False,
     ) -> None:
-        self.path, self.columns = run.folder / name, columns
+        self.path, self.columns = run.own(name), columns
         rows = self._kept(start, due, optional) if self.path.exists() else []
         self.last = int(rows[-1][0]) if rows else 0
         text = io.StringIO(newline="")
@@ -138,7 +138,7 @@ class _Board:
     """An event file for TensorBoard. Written at once: a thread that fails would let the training wait for ever."""
 
     def __init__(self, run: Run, start: int) -> None:
-        folder = run.folder / "tensorboard"
+        folder = run.folder / BOARD
         # Several may begin in one second; TensorBoard reads them in the order of their names.
         self.path = folder / f"events.out.tfevents.{int(time.time()):010}.{start:010}"
         with writing(self.path):

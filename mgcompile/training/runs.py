@@ -24,16 +24,16 @@ from mgcompile.escaping import brief
 from mgcompile.inputs import open_regular
 from mgcompile.lowering.checkpoints import load_weights, read_checkpoint, save
 from mgcompile.spec import Spec
-from mgcompile.spec.source import read_source
 from mgcompile.training.identity import Identity, differences
 from mgcompile.training.locking import check_place, locked
 from mgcompile.training.optimizers import load_state, named_state
-from mgcompile.training.recipe import Recipe
+from mgcompile.training.recipe import Recipe, given_in
 
-__all__ = ["MODEL", "MOST_TOLD", "PICTURES", "Run", "writing"]
+__all__ = ["BOARD", "MODEL", "MOST_TOLD", "PICTURES", "Run", "writing"]
 
 MODEL, STATE = "model.safetensors", "optimizer.safetensors"
-RECIPE, SPEC, CHECKPOINTS, PICTURES = "recipe.yaml", "spec.yaml", "checkpoints", "pictures"
+RECIPE, SPEC = "recipe.yaml", "spec.yaml"
+CHECKPOINTS, PICTURES, BOARD = "checkpoints", "pictures", "tensorboard"
 WEIGHTS, DATA, LOCK = "weights.json", "data.json", ".mgcompile.lock"
 INTERRUPTED = "interrupted"
 """In a checkpoint: it was written because a signal stopped the training, not because the recipe asks for one there."""
@@ -96,6 +96,9 @@ class Run:
             self._compare(spec, recipe)
             self._compare_data(data)
             self._compare_weights(origin)
+        for name in (CHECKPOINTS, PICTURES, BOARD):
+            if os.path.lexists(path := self.folder / name) and not path.is_dir():
+                raise InputError(f"{path}: is no folder; a training keeps one there: move it away")
         with writing(self.folder):
             (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             for name in ("", CHECKPOINTS, PICTURES):
@@ -126,14 +129,23 @@ class Run:
         left = [path for path in self.folder.iterdir() if path.name not in ours and not _is_draft(path)]
         return not left and not any(self.steps())
 
+    def own(self, name: str) -> Path:
+        """The path of a file of the folder. Raises `InputError` where a link is there: of what it leads to, messages
+        would show a part, and a file would take its place.
+        """
+        path = self.folder / name
+        if path.is_symlink():
+            raise InputError(f"{path}: is a link; a training keeps a file there: put the file itself in its place")
+        return path
+
     def _compare(self, spec: Spec, recipe: Recipe) -> None:
-        theirs = read_source(self.folder / RECIPE).data
+        theirs = given_in(self.own(RECIPE)).data
         ours = recipe.model_dump(exclude_none=True, mode="json")
         names = dict.fromkeys([*ours, *theirs])
         if differ := [name for name in names if name not in FREE and ours.get(name) != theirs.get(name)]:
             told = brief(", ".join(f"{name} {theirs.get(name)} and not {ours.get(name)}" for name in differ), MOST_TOLD)
             raise InputError(f"{self.folder}: its recipe has {told}; go on with the same, or begin in another folder")
-        with suppress(OSError), open_regular(self.folder / SPEC) as file:
+        with suppress(OSError), open_regular(self.own(SPEC)) as file:
             self._compare_specs(file.read().decode(errors="replace"), spec, self.folder)
 
     def _compare_data(self, data: Identity) -> None:
@@ -155,7 +167,7 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         """What a file of the folder has, JSON. Raises `InputError` where it is damaged."""
-        path = self.folder / name
+        path = self.own(name)
         try:
             with open_regular(path) as file:
                 found = json.load(file)

@@ -37,7 +37,7 @@ def _one_cycle(recipe: Recipe, step: int) -> float:
     rise = recipe.warmup * (recipe.steps - 1)
     if step < rise:
         return _half_wave(recipe.lr / 25, recipe.lr, step / rise)
-    return _half_wave(recipe.lr, recipe.final_lr, (step - rise) / max(recipe.steps - 1 - rise, 1))
+    return _half_wave(recipe.lr, recipe.final_lr, (step - rise) / ((recipe.steps - 1 - rise) or 1))
 
 
 def _done(recipe: Recipe, step: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import fx
 
 from mgcompile.api import load_model
 from mgcompile.errors import InputError, MgcompileError
+from mgcompile.graph import Graph
 from mgcompile.spec import Spec, parse_spec
 from mgcompile.training.files import DataError
 from mgcompile.training.fitting import Fit, fit
@@ -64,7 +65,7 @@ def open_subject(
     except MgcompileError as error:
         raise DataError(str(error)) from error
     spec = parse_spec(model.meta["mgcompile"]["spec"], os.fspath(file), extends=False)
-    recipe = recipe_for(given_in(source), spec.graph) if source else None
+    recipe = _recipe_of_data(source, spec.graph) if source else None
     name = task or (recipe.task if recipe else None)
     if name is None:
         raise InputError(f"{path}: no task is said; only the folder of a training says its own")
@@ -84,6 +85,13 @@ def open_subject(
             except InputError as error:
                 raise InputError(f"{folder}: {error}") from None
     return Subject(spec, model, name, data, fit(spec, data, name), notes)
+
+
+def _recipe_of_data(file: Path, graph: Graph) -> Recipe:
+    """What a recipe says of task and data. The rest is not looked at: it was trained by, whatever one may say today."""
+    source = given_in(file)
+    fields = {"task", *(field.name for field in dataclass_fields(Settings))}
+    return recipe_for(replace(source, data={key: each for key, each in source.data.items() if key in fields}), graph)
 
 
 def _trained_classes(model: fx.GraphModule, file: Path) -> tuple[str, ...] | None:

@@ -92,9 +92,12 @@ def begin_from(model: nn.Module, weights: Weights) -> Report:
     state = model.state_dict()
     for name in report.kept:
         if not bool(state[name].isfinite().all()):
-            raise InputError(
-                f"{weights.path}: {name} has values that are not finite; nothing can be learned from there"
-            )
+            wrong = "values that are not finite"
+        elif name.endswith(".running_var") and bool((state[name] < 0).any()):
+            wrong = "variances below 0"
+        else:
+            continue
+        raise InputError(f"{weights.path}: {name} has {wrong}; nothing can be learned from there")
     return report
 
 
@@ -104,7 +107,7 @@ def _advice(given: Collection[str], ours: Collection[str], report: Report) -> st
         return "; the names fit and the shapes or types do not: " + str(report).partition("\n")[2]
     for whole, parts, shown in ((given, ours, "{}="), (ours, given, "={}")):
         if found := _beginning(whole, parts):
-            return f"; all of them have {found!r} too much or too little: --map {shown.format(found)}"
+            return f"; names have {found!r} too much or too little: --map {shown.format(found)}"
     return f"; it has {_example(given)}, the network has {_example(ours)}; --map OLD=NEW renames"
 
 

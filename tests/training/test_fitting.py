@@ -222,9 +222,28 @@ def test_each_norm_of_a_single_value_is_told_with_its_line_and_what_is_enough() 
     places = [line.split(": ")[0] for line in found]
     assert sorted(places) == ["n.yaml:10", "n.yaml:12", "n.yaml:9"]
     for line in found:
-        assert "batch norm over a single value of each channel: at an input of 2x2 its grid has one cell" in line
+        assert "batch norm over a single value: at an input of 2x2 its grid has one cell" in line
         assert "take 8 at least (--batch), or fewer parts (--accumulate), or choose another norm here" in line
     assert "take 2 at least (--batch), or choose another" in problems_with(CELLS.replace("NORM", "batch"), parts(1))[0]
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    "norm", ["none", "instance", "layer", "{by: group, groups: 1}", "{by: group, groups: CHANNELS}"]
+)
+def test_what_a_norm_would_return_whatever_it_receives_is_known_before(
+    norm: str, size: int, channels: int, optimize: bool
+) -> None:
+    text = f"layers:\n  - pool\n  - conv: {{channels: {channels}, norm: {norm}}}\n  - classify: 2\n"
+    text = text.replace("CHANNELS", str(channels))
+    found = problems_with(text, parts(4, optimize=optimize), size)
+    spec = parse_spec(HEAD.format(channels=3, size=size) + text, "n.yaml")
+    model = mgcompile.compile(spec, optimize="training" if optimize else None, seed=0)
+    outputs = model(torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    assert bool(found) == torch.allclose(outputs, outputs[:1].expand_as(outputs), atol=1e-5)
+    assert all(line.startswith("n.yaml:7: conv1.norm: ") and "would not depend on it" in line for line in found)
 
 
 def test_a_norm_that_is_pruned_is_in_nobodys_way() -> None:

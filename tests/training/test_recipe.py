@@ -368,6 +368,11 @@ def test_step_is_that_of_pytorch(steps: int, factor: float, drops: list[float]) 
     assert found == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(2, 0.999), (4, 0.95), (20, 0.96), (100, 0.999)])
+def test_one_cycle_ends_at_its_final_rate_however_late_it_turns(steps: int, warmup: float) -> None:
+    assert rates(schedule="one-cycle", steps=steps, lr=0.2, warmup=warmup)[-1] == pytest.approx(1e-4)
+
+
 @given(steps=st.integers(4, 60), warmup=st.floats(0.05, 0.95), lr=st.floats(1e-2, 10))
 @MANY
 def test_one_cycle_is_that_of_pytorch(steps: int, warmup: float, lr: float) -> None:

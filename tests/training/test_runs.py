@@ -407,6 +407,24 @@ def test_any_other_damage_is_told_in_lines(run: Path, digits: Path, name: str, c
     assert str(caught.value).replace("\n", "").isprintable()
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "spec.yaml", "data.json", "training.csv", "evaluation.csv"])
+def test_what_a_link_leads_to_is_never_shown(run: Path, digits: Path, tmp_path: Path, name: str) -> None:
+    (secret := tmp_path / "secret").write_text("key: hunter2\n")
+    (run / name).unlink()
+    (run / name).symlink_to(secret)
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said == f"{run / name}: is a link; a training keeps a file there: put the file itself in its place"
+    assert secret.read_text() == "key: hunter2\n"
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "pictures", "checkpoints"])
+def test_what_is_in_the_place_of_a_folder_is_told_at_once(run: Path, digits: Path, name: str) -> None:
+    shutil.rmtree(run / name)
+    (run / name).symlink_to("nowhere")
+    said = refusal(lambda: go(run, digits, resume=True), InputError)
+    assert said == f"{run / name}: is no folder; a training keeps one there: move it away"
+
+
 def test_a_checkpoint_of_a_longer_training_is_refused(run: Path, digits: Path) -> None:
     shutil.copytree(run / "checkpoints/0000000006", run / "checkpoints/0000000099")
     said = refusal(lambda: go(run, digits, resume=True), InputError)

@@ -155,6 +155,12 @@ def test_what_cannot_be_begun_from_is_refused(file: Path, tmp_path: Path) -> Non
         lambda found: {name: each / 0 if each.is_floating_point() else each for name, each in found.items()},
     )
     assert "has values that are not finite" in refusal(nan)
+    below = changed(
+        file,
+        tmp_path / "below.safetensors",
+        lambda found: {name: each - 2 if "var" in name else each for name, each in found.items()},
+    )
+    assert "running_var has variances below 0" in refusal(below)
     save_file({}, tmp_path / "empty.safetensors")
     assert "none of its 0 tensors fits the network" in refusal(tmp_path / "empty.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")

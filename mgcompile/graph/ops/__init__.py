@@ -5,7 +5,7 @@ from mgcompile.graph.ops.base import Kind, Op
 from mgcompile.graph.ops.conv import Conv, Linear, TransposedConv
 from mgcompile.graph.ops.fuse import Concat, Maximum, Mean, Product, Sum, WeightedSum
 from mgcompile.graph.ops.fused import ChannelsLast, FusedConv, HalvingPool, Reference
-from mgcompile.graph.ops.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from mgcompile.graph.ops.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Norm
 from mgcompile.graph.ops.pool import GlobalPool, Pool
 from mgcompile.graph.ops.registry import find_op, known_ops, register_op
 from mgcompile.graph.ops.resize import Resize
@@ -32,6 +32,7 @@ __all__ = [
     "Linear",
     "Maximum",
     "Mean",
+    "Norm",
     "Op",
     "PReLU",
     "PadChannels",

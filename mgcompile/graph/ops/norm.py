@@ -13,14 +13,14 @@ from mgcompile.graph.types import ALL, Grid, Kept, Shape, Value, Window, element
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "Norm"]
 
 # Over statistics of the sample itself: mean 1, variance 2, subtract and divide 2 for each element.
 SAMPLE_STATISTICS = 5
 
 
 @dataclass(frozen=True)
-class _Norm(Op):
+class Norm(Op):
     """Shared by all four: the shape stays, the affine tensors are (channels,)."""
 
     eps: float = 1e-5
@@ -39,6 +39,12 @@ class _Norm(Op):
     def elementwise(self, inputs: Sequence[Shape], output: Shape) -> int:
         return elements(output) * (SAMPLE_STATISTICS + 2 * self.affine)
 
+    def averaged(self, shape: Shape, examples: int) -> int:
+        """How many values share a mean and a variance, of an input of a shape and a batch of so many examples. Of a
+        single one the output is the shift, whatever the input.
+        """
+        return elements(shape) // shape[0]
+
     @property
     def work(self) -> str:
         return "sample norm"
@@ -49,10 +55,13 @@ class _Norm(Op):
 
 
 @dataclass(frozen=True)
-class BatchNorm(_Norm):
+class BatchNorm(Norm):
     """Batch normalisation over (batch, height, width); counted as in inference: one scale and one shift an element."""
 
     momentum: float = 0.1
+
+    def averaged(self, shape: Shape, examples: int) -> int:
+        return super().averaged(shape, examples) * examples
 
     def buffers(self, *inputs: Value) -> Mapping[str, Shape]:
         channels = _channels(self, inputs)
@@ -76,10 +85,13 @@ class BatchNorm(_Norm):
 
 
 @dataclass(frozen=True)
-class GroupNorm(_Norm):
+class GroupNorm(Norm):
     """Group normalisation over `groups` groups of channels and all cells."""
 
     groups: int = 32
+
+    def averaged(self, shape: Shape, examples: int) -> int:
+        return elements(shape) // self.groups
 
     def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
         return (ALL,)  # through mean and variance
@@ -100,7 +112,7 @@ class GroupNorm(_Norm):
 
 
 @dataclass(frozen=True)
-class InstanceNorm(_Norm):
+class InstanceNorm(Norm):
     """Instance normalisation: each channel of each sample over its cells. No running statistics."""
 
     def windows(self, axis: int, inputs: Sequence[Shape], output: Shape) -> tuple[Window | None, ...]:
@@ -118,8 +130,11 @@ class InstanceNorm(_Norm):
 
 
 @dataclass(frozen=True)
-class LayerNorm(_Norm):
+class LayerNorm(Norm):
     """Layer normalisation over the channels at each cell, as convolutional networks use it."""
+
+    def averaged(self, shape: Shape, examples: int) -> int:
+        return shape[0]
 
     def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
         return Kept(inputs=(0,), numbers=2 * elements(output) // output[0])
