@@ -85,7 +85,10 @@ def _held(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _held_folder(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MgcompileError(f"{folder}: cannot be read: {error.strerror}") from error
     try:
         with suppress(OSError):  # NFS has no locks of folders; that of the file is held
             if not _acquires(descriptor):
