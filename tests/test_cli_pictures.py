@@ -69,4 +69,5 @@ def test_only_the_first_of_several_processes_looks(monkeypatch: pytest.MonkeyPat
     data = TASKS["image-folder"].open(Path("data"), Settings(size=8))
     monkeypatch.setattr(type(data), "check", lambda self, **how: pytest.fail("looked"))
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     checked(data, decode=True)
