@@ -34,6 +34,11 @@ __all__ = ["FusedConv2d", "fused_conv"]
 WORTH_CELLS = 768
 """With so many cells of a batch, the wide kernel of a transposed convolution pays for making it at each call."""
 
+SMALL_WEIGHT = 160_000
+"""Numbers of a weight that is laid channels-last for each step of training: of larger ones, that takes longer than it
+saves. Parameters stay as the plain form has them, for `parameters_to_vector` and the like take them as they lie.
+"""
+
 
 def fused_conv(conv: nn.Module, *parts: torch.Tensor, **options: Any) -> torch.Tensor:
     """What `FusedConv2d.forward` computes; as the plain form does where somebody would notice the difference.
@@ -232,7 +237,11 @@ class FusedConv2d(nn.Conv2d):
         if not self.even_pads:
             (top, bottom), (left, right) = self.pads
             x = F.pad(x, (left, right, top, bottom))
-        return super().forward(x)
+        weight = self.weight
+        if torch.is_grad_enabled() and x.is_cpu and weight.numel() <= SMALL_WEIGHT and not is_recorded():
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        output: torch.Tensor = self._conv_forward(x, weight, self.bias)
+        return output
 
     def _may_pack(
         self, parts: Sequence[torch.Tensor], norm: nn.BatchNorm2d | None, add: Sequence[torch.Tensor]
