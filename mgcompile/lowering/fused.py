@@ -34,9 +34,10 @@ __all__ = ["FusedConv2d", "fused_conv"]
 WORTH_CELLS = 768
 """With so many cells of a batch, the wide kernel of a transposed convolution pays for making it at each call."""
 
-SMALL_WEIGHT = 160_000
-"""Numbers of a weight that is laid channels-last for each step of training: of larger ones, that takes longer than it
-saves. Parameters stay as the plain form has them, for `parameters_to_vector` and the like take them as they lie.
+SMALL_WEIGHT, SMALL_PART = 160_000, 8
+"""A weight of at most so many numbers, and of so much fewer than what it is applied to, is laid channels-last for each
+step of training: that saves more time than it takes, and little memory is kept. Parameters stay as the plain form has
+them, for `parameters_to_vector` and the like take them as they lie.
 """
 
 
@@ -238,7 +239,7 @@ class FusedConv2d(nn.Conv2d):
             (top, bottom), (left, right) = self.pads
             x = F.pad(x, (left, right, top, bottom))
         weight = self.weight
-        if torch.is_grad_enabled() and x.is_cpu and weight.numel() <= SMALL_WEIGHT and not is_recorded():
+        if self.training and x.is_cpu and not is_recorded() and _is_small(weight, x):
             weight = weight.contiguous(memory_format=torch.channels_last)
         output: torch.Tensor = self._conv_forward(x, weight, self.bias)
         return output
@@ -277,6 +278,10 @@ class FusedConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pads={self.pads}"  # type: ignore[no-untyped-call]
+
+
+def _is_small(weight: torch.Tensor, x: torch.Tensor) -> bool:
+    return weight.numel() <= SMALL_WEIGHT and SMALL_PART * weight.numel() <= x.numel()
 
 
 def _fine_size(parts: Sequence[torch.Tensor], steps: Sequence[int]) -> tuple[int, int]:

@@ -109,7 +109,7 @@ class FusedConv(Op):
 
     def kept(self, inputs: Sequence[Shape], output: Shape) -> Kept:
         """What the training form keeps. Approximate: whether coarse parts are convolved where they are depends on the
-        cells of the whole batch there, and here on those of one sample.
+        cells of the whole batch there, and here on those of one sample; the copies of small weights are not counted.
         """
         parts = list(zip(inputs, self.steps, strict=False))
         size = self._fine_size(inputs)
